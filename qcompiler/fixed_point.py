@@ -1,0 +1,112 @@
+"""Rounding, scales and dyadic multipliers: the only place where they are decided.
+
+Notation as in Jacob et al. 2018 ("Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference"): real = s·(q − z).  Rounding is half up, floor(v + 1/2),
+everywhere; a product by a real ratio becomes (x·m + 2^(k−1)) >> k (dyadic, HAWQ-V3, Yao et al.
+2021, section 3).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompiler.types import Quantization, Storage
+
+MULTIPLIER_BITS = 31
+"""Mantissa of a multiplier: an int32, so that its product with an int32 fits an int64."""
+
+MAX_SHIFT = 62
+
+
+def round_half_up(values: np.ndarray | float) -> np.ndarray:
+    """floor(v + 1/2) as int64."""
+    return np.floor(np.asarray(values, np.float64) + 0.5).astype(np.int64)
+
+
+def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.ndarray, int]:
+    """Integers m and one shift k with ratios ≈ m / 2^k, the largest |m| filling `bits` − 1 bits.
+
+    Args:
+        ratios: Real factors of either sign, any shape; zeros stay exactly zero.
+        bits: Width of the signed multiplier, at most 32.
+
+    Returns:
+        m as int64 of the shape of `ratios`, and 1 ≤ k ≤ 62.  The relative error of the largest
+        ratio is at most 2^(1−bits); smaller ones share its absolute error.
+
+    Raises:
+        ValueError: a ratio is not finite, or too large for any shift ≥ 1.
+
+    >>> dyadic(0.75)
+    (array(1610612736), 31)
+    """
+    ratios = np.asarray(ratios, np.float64)
+    if not np.isfinite(ratios).all():
+        raise ValueError(f"expected finite ratios, found {ratios}")
+    largest = float(np.abs(ratios).max(initial=0.0))
+    if largest == 0.0:
+        return np.zeros(ratios.shape, np.int64), 1
+    limit = (1 << bits - 1) - 1
+    shift = min(bits - 1 - int(np.frexp(largest)[1]), MAX_SHIFT)
+    multipliers = round_half_up(np.ldexp(ratios, shift))
+    if np.abs(multipliers).max(initial=0) > limit:  # the largest rounded up to a power of two
+        shift -= 1
+        multipliers = round_half_up(np.ldexp(ratios, shift))
+    if shift < 1:
+        raise ValueError(f"a ratio of {largest:g} is too large for {bits}-bit multipliers")
+    return multipliers, shift
+
+
+def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
+    """Codes of real values (float64 arithmetic): clamp(round(v / s) + z)."""
+    rank, bounds = np.ndim(values), quantization.bounds
+    codes = round_half_up(np.asarray(values, np.float64) / quantization.scales(rank))
+    codes += quantization.zero_points(rank)
+    return np.clip(codes, bounds.low, bounds.high).astype(bounds.dtype)
+
+
+def dequantize(codes: np.ndarray, quantization: Quantization) -> np.ndarray:
+    """Real values (float64) of codes."""
+    rank = np.ndim(codes)
+    return (codes.astype(np.int64) - quantization.zero_points(rank)) * quantization.scales(rank)
+
+
+def affine_quantization(low: float, high: float, storage: str) -> Quantization:
+    """The quantization whose codes cover [low, high] and represent 0 exactly (Jacob et al., §2.1).
+
+    Unsigned storage is asymmetric, signed storage symmetric (zero point 0).
+
+    Args:
+        low: Smallest real value to represent; clipped to ≤ 0.
+        high: Largest real value to represent; clipped to ≥ 0.
+        storage: Name of the storage, such as "uint8" or "int16".
+    """
+    bounds = Storage(storage)
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    if bounds.signed:
+        return Quantization.per_tensor(storage, _scale(max(-low, high) / bounds.high))
+    scale = _scale((high - low) / bounds.high)
+    return Quantization.per_tensor(
+        storage, scale, min(int(round_half_up(-low / scale)), bounds.high)
+    )
+
+
+def weight_quantization(weight: np.ndarray, storage: str, axis: int) -> Quantization:
+    """Symmetric per-channel quantization of a weight by its largest magnitude per channel.
+
+    The most negative code is left unused, so that |code| ≤ high on both sides.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(np.asarray(weight, np.float64)).max(axis=others, initial=0.0)
+    scales = np.array([_scale(v / Storage(storage).high) for v in np.atleast_1d(largest)])
+    return Quantization.per_channel(storage, scales, axis)
+
+
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**24
+"""Keeps 1/s and s·code normal in float32; an all-zero tensor gets scale 1 instead."""
+
+
+def _scale(value: float) -> float:
+    if value == 0.0:
+        return 1.0
+    return float(np.float32(max(value, SMALLEST_SCALE)))

@@ -1,0 +1,371 @@
+"""The IR: immutable typed ops, and graphs of them.
+
+An op *is* the value that it computes.  It is a frozen dataclass with identity semantics, whose
+fields are operands (`Op`, `Op | None` or a tuple of them) and attributes; building one infers and
+checks its type.  `dataclasses.replace` edits, `match` recognises, what no output reaches is dead.
+
+    >>> from qcompiler.ops import Add, Relu
+    >>> from qcompiler.types import TensorType
+    >>> x = Input(TensorType("float32", (2,)), name="x")
+    >>> print(Graph((x,), {"y": Relu(Add(x, x))}))
+    graph(%x: float32[2]) {
+      %add: float32[2] = add(%x, %x)
+      %relu: float32[2] = relu(%add)
+      return y=%relu
+    }
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import networkx as nx
+import numpy as np
+from typing_extensions import dataclass_transform
+
+from qcompiler.errors import TypingError
+from qcompiler.types import TensorType
+
+_C = TypeVar("_C", bound=type)
+_V = TypeVar("_V")
+_origin: ContextVar[tuple[str, ...]] = ContextVar("origin", default=())
+
+
+@contextmanager
+def origin(sources: tuple[str, ...]) -> Iterator[None]:
+    """Ops built inside come from these ONNX nodes unless they say otherwise."""
+    token = _origin.set(sources)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
+def op(cls: _C) -> _C:
+    """Declare an op: a frozen dataclass that compares by identity."""
+    return dataclass(frozen=True, eq=False, repr=False)(cls)  # type: ignore[return-value]
+
+
+@op
+class Op:
+    """A value and how it is computed.
+
+    A *primitive* says how in three forms, side by side: `numpy(*arrays)`, `te(t, *tensors)` (or
+    `scalar(t, *expressions)`, for elementwise ops) and `onnx(o, *values)`.  A composite (see
+    `qcompiler.ops.composite`) has a `body` of primitives instead.
+
+    Attributes:
+        name: The value's name in the user's model, where it has one.
+        sources: Names of the ONNX nodes that it comes from, for reports and errors.
+    """
+
+    name: str | None = field(default=None, kw_only=True)
+    sources: tuple[str, ...] = field(default_factory=_origin.get, kw_only=True)
+
+    elementwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _ = self.type  # an ill-typed op cannot be built
+
+    @cached_property
+    def type(self) -> TensorType:
+        """The inferred type of the value."""
+        try:
+            return self.infer()
+        except TypingError as error:
+            if str(error).startswith(self.label()):
+                raise
+            raise TypingError(f"{self.label()}: {error}") from None
+
+    def infer(self) -> TensorType:
+        """The type of the value, from the operands' types.
+
+        Raises:
+            TypingError: the operands do not fit.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.infer")
+
+    def numpy(self, *operands: np.ndarray) -> np.ndarray:
+        """The value, from the operands' values: the reference semantics."""
+        raise NotImplementedError(f"{type(self).__name__}.numpy")
+
+    def onnx(self, o: Any, *operands: Any) -> Any:
+        """Emit the op through `qcompiler.backends.onnx.Emitter` `o`; returns the result value."""
+        raise NotImplementedError(f"{type(self).__name__}.onnx")
+
+    def te(self, t: Any, *operands: Any) -> Any:
+        """The op as a TE tensor; `t` is `qcompiler.backends.tvm.te`, which ops never import."""
+        raise NotImplementedError(f"{type(self).__name__}.te")
+
+    @classmethod
+    def kind(cls) -> str:
+        """The op's name in text: `ConvInteger` → `conv_integer`."""
+        return _snake(cls.__name__)
+
+    def label(self) -> str:
+        """The op as an error calls it: kind, and the user's node names where known."""
+        return f"{self.kind()} ({', '.join(self.sources)})" if self.sources else self.kind()
+
+    def expect(self, condition: bool, expected: str, found: object) -> None:
+        """Raise a `TypingError` that names this op, unless `condition` holds."""
+        if not condition:
+            raise TypingError(f"{self.label()}: expected {expected}, found {found}")
+
+    @cached_property
+    def operands(self) -> tuple[Op, ...]:
+        """All operands, in the order of the fields."""
+        found: list[Op] = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Op):
+                found.append(value)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Op):
+                found.extend(value)
+        return tuple(found)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The fields that are neither operands, nor names, nor left at None or their default."""
+        return {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if f.name not in ("name", "sources")
+            and (value := getattr(self, f.name)) is not None
+            and value is not f.default
+            and not isinstance(value, Op)
+            and not (isinstance(value, tuple) and value and isinstance(value[0], Op))
+        }
+
+    def with_operands(self, operands: Iterable[Op]) -> Op:
+        """The same op on other operands, given in the order of `operands`."""
+        new = iter(operands)
+        changes: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Op):
+                changes[f.name] = next(new)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Op):
+                changes[f.name] = tuple(next(new) for _ in value)
+        return dataclasses.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind()} {self.name or hex(id(self))}: {self.type}>"
+
+
+@op
+class Input(Op):
+    """A value that the caller feeds."""
+
+    tensor_type: TensorType
+
+    def infer(self) -> TensorType:
+        """The declared type."""
+        return self.tensor_type
+
+
+@op
+class Constant(Op):
+    """A value known when the model is compiled.
+
+    Attributes:
+        array: The elements; made read-only.
+        quantization_of: What they mean, for codes.
+    """
+
+    array: np.ndarray
+    tensor_type: TensorType | None = None
+
+    def infer(self) -> TensorType:
+        """The array's type, or the declared one, which must match it."""
+        self.array.setflags(write=False)
+        plain = TensorType(str(self.array.dtype), tuple(int(d) for d in self.array.shape))
+        if (declared := self.tensor_type) is None:
+            return plain
+        self.expect(
+            (declared.dtype, declared.shape) == (plain.dtype, plain.shape), str(declared), plain
+        )
+        return declared
+
+    def numpy(self, *operands: np.ndarray) -> np.ndarray:
+        """The array."""
+        return self.array
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it holds exactly one element."""
+        return self.array.size == 1
+
+
+def toposort(roots: Iterable[Op], stop: Mapping[Op, Any] | None = None) -> list[Op]:
+    """All ops that the roots need, operands first; below an op in `stop` nothing is visited."""
+    order: list[Op] = []
+    seen: set[Op] = set()
+    stack: list[tuple[Op, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            if stop is None or node not in stop:
+                stack.extend((x, False) for x in reversed(node.operands))
+    return order
+
+
+def fold(
+    roots: Iterable[Op], env: dict[Op, _V], visit: Callable[[Op, list[_V]], _V]
+) -> dict[Op, _V]:
+    """Compute a value for every op from those of its operands; `env` holds the known ones."""
+    for node in toposort(roots, env):
+        if node not in env:
+            env[node] = visit(node, [env[x] for x in node.operands])
+    return env
+
+
+Rule = Callable[[Op], "Op | None"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Graph:
+    """Named outputs, the ops that compute them, and the inputs that a caller feeds.
+
+    Attributes:
+        inputs: In the order of the model, used or not.
+        outputs: Output name → value, in the order of the model.
+        name: The model's name.
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: Mapping[str, Op]
+    name: str = "graph"
+
+    def __post_init__(self) -> None:
+        names = [x.name for x in self.inputs]
+        if len(set(names)) != len(names) or None in names:
+            raise TypingError(f"graph {self.name}: expected distinct input names, found {names}")
+        strangers = [x for x in self.ops if isinstance(x, Input) and x not in self.inputs]
+        if strangers:
+            raise TypingError(f"graph {self.name}: values of another graph: {strangers}")
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """Every op that an output needs (and every input), operands first."""
+        return tuple(toposort([*self.inputs, *self.outputs.values()]))
+
+    @cached_property
+    def users(self) -> Mapping[Op, tuple[Op, ...]]:
+        """Op → the distinct ops that use it, in order; outputs of the graph do not count."""
+        users: dict[Op, dict[Op, None]] = {node: {} for node in self.ops}
+        for node in self.ops:
+            for x in node.operands:
+                users[x][node] = None
+        return {node: tuple(found) for node, found in users.items()}
+
+    @cached_property
+    def names(self) -> Mapping[Op, str]:
+        """Op → a unique, stable name: the user's where there is one."""
+        taken: set[str] = set()
+        names: dict[Op, str] = {}
+        for given in (True, False):  # the user's names first
+            for node in self.ops:
+                if (node.name is None) == given or node in names:
+                    continue
+                base = node.name or node.kind()
+                name, i = base, 0
+                while name in taken:
+                    i += 1
+                    name = f"{base}_{i}"
+                taken.add(name)
+                names[node] = name
+        return names
+
+    def find(self, name: str) -> Op:
+        """The op of that name in `names`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for node, given in self.names.items():
+            if given == name:
+                return node
+        raise KeyError(name)
+
+    def is_output(self, node: Op) -> bool:
+        """Whether the value is returned to the caller."""
+        return any(node is y for y in self.outputs.values())
+
+    def rewrite(self, *rules: Rule) -> Graph:
+        """Apply rules bottom-up until none matches; the same graph when nothing changed.
+
+        A rule takes an op and returns its replacement, of equal type up to quantization, or None.
+        The replacement of an op takes over its name and its sources.
+        """
+        env: dict[Op, Op] = {}
+        known: dict[Op, None] = {}
+        for old in self.ops:
+            node = old
+            operands = [env[x] for x in old.operands]
+            if any(a is not b for a, b in zip(operands, old.operands, strict=True)):
+                node = old.with_operands(operands)
+            known[node] = None
+            with origin(old.sources):
+                while (new := _first(rules, node)) is not None:
+                    if new not in known:
+                        new = _inherit(new, node)
+                    known.update(dict.fromkeys(toposort([new], known)))
+                    node = new
+            env[old] = node
+        return self.with_outputs(env)
+
+    def with_outputs(self, mapping: Mapping[Op, Op]) -> Graph:
+        """The graph with its outputs replaced by the mapping; itself when nothing changed."""
+        outputs = {name: mapping.get(y, y) for name, y in self.outputs.items()}
+        if all(
+            new is old for new, old in zip(outputs.values(), self.outputs.values(), strict=True)
+        ):
+            return self
+        return dataclasses.replace(self, outputs=outputs)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """Ops as nodes, an edge from each operand to its user."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.ops)
+        graph.add_edges_from((x, node) for node in self.ops for x in node.operands)
+        return graph
+
+    def __str__(self) -> str:
+        from qcompiler.text import to_text
+
+        return to_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.ops)} ops>"
+
+
+def _first(rules: tuple[Rule, ...], node: Op) -> Op | None:
+    for rule in rules:
+        if (new := rule(node)) is not None and new is not node:
+            return new
+    return None
+
+
+def _inherit(new: Op, old: Op) -> Op:
+    sources = tuple(dict.fromkeys((*new.sources, *old.sources)))
+    if new.name == old.name and new.sources == sources:
+        return new
+    return dataclasses.replace(new, name=old.name, sources=sources)
+
+
+@functools.cache
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,279 @@
+"""Elementwise arithmetic on any dtype: the vocabulary of composite bodies.
+
+Integer arithmetic wraps as in the machine; whoever builds a body proves that it does not.  Results
+carry no quantization: what codes mean is said by the composite that computes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qcompiler.graph import Constant, Op, op
+from qcompiler.types import TensorType, broadcast
+
+
+@op
+class Elementwise(Op):
+    """One result element from one element of each operand (numpy's broadcasting)."""
+
+    elementwise: ClassVar[bool] = True
+
+    def infer(self) -> TensorType:
+        dtypes = {x.type.dtype for x in self.operands}
+        self.expect(len(dtypes) == 1, "operands of one dtype", ", ".join(sorted(dtypes)))
+        return TensorType(dtypes.pop(), broadcast(*(x.type for x in self.operands)))
+
+    def scalar(self, t: Any, *operands: Any) -> Any:
+        """One element as a TIR expression of the operands' elements."""
+        raise NotImplementedError(f"{type(self).__name__}.scalar")
+
+    def te(self, t: Any, *operands: Any) -> Any:
+        return t.elementwise(self, operands)
+
+
+@op
+class Binary(Elementwise):
+    """Two operands."""
+
+    a: Op
+    b: Op
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        return o.op(type(self).__name__, a, b)
+
+
+@op
+class Add(Binary):
+    """a + b."""
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a + b
+
+
+@op
+class Sub(Binary):
+    """a − b."""
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a - b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a - b
+
+
+@op
+class Mul(Binary):
+    """a · b."""
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a * b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a * b
+
+
+@op
+class Div(Binary):
+    """a / b of real numbers (integers: `FloorDiv`)."""
+
+    def infer(self) -> TensorType:
+        self.expect(self.a.type.is_float, "a float dividend", self.a.type)
+        return super().infer()
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return a / b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a / b
+
+
+@op
+class FloorDiv(Binary):
+    """floor(a / b) of integers with b > 0."""
+
+    def infer(self) -> TensorType:
+        self.expect(self.a.type.is_integer, "integers", self.a.type)
+        return super().infer()
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a // b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return t.floordiv(a, b)
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        # ONNX integer Div truncates: one less where a remainder is left over and a is negative.
+        quotient = o.op("Div", a, b)
+        remainder = o.op("Sub", a, o.op("Mul", quotient, b))
+        negative = o.op("Less", remainder, o.constant(np.zeros((), self.type.dtype)))
+        return o.op("Sub", quotient, o.op("Cast", negative, to=o.dtype(self.type.dtype)))
+
+
+@op
+class ShiftRight(Binary):
+    """floor(a / 2^b): the arithmetic shift of int64 values with |a| < 2^62 and 0 ≤ b ≤ 62."""
+
+    def infer(self) -> TensorType:
+        self.expect(self.a.type.dtype == "int64", "int64", self.a.type)
+        return super().infer()
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a >> b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a >> b
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        # ONNX shifts unsigned numbers only: move a to [0, 2^63), where both agree, and back.
+        half = o.constant(np.array(1 << 62, np.int64))
+        unsigned, signed = o.dtype("uint64"), o.dtype("int64")
+        bits = o.op("Cast", b, to=unsigned)
+
+        def shifted(value: Any) -> Any:
+            wide = o.op("Cast", value, to=unsigned)
+            return o.op("Cast", o.op("BitShift", wide, bits, direction="RIGHT"), to=signed)
+
+        return o.op("Sub", shifted(o.op("Add", a, half)), shifted(half))
+
+
+@op
+class Minimum(Binary):
+    """min(a, b)."""
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.minimum(a, b)
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return t.min(a, b)
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        return o.op("Min", a, b)
+
+
+@op
+class Maximum(Binary):
+    """max(a, b)."""
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.maximum(a, b)
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return t.max(a, b)
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        return o.op("Max", a, b)
+
+
+@op
+class GreaterEqual(Binary):
+    """a ≥ b as bool; false where either is NaN."""
+
+    def infer(self) -> TensorType:
+        return dataclasses.replace(super().infer(), dtype="bool")
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a >= b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a >= b
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        return o.op("GreaterOrEqual", a, b)
+
+
+@op
+class Select(Elementwise):
+    """a where the condition holds, else b."""
+
+    condition: Op
+    a: Op
+    b: Op
+
+    def infer(self) -> TensorType:
+        self.expect(self.condition.type.dtype == "bool", "a bool condition", self.condition.type)
+        self.expect(self.a.type.dtype == self.b.type.dtype, f"{self.a.type.dtype}", self.b.type)
+        return TensorType(self.a.type.dtype, broadcast(*(x.type for x in self.operands)))
+
+    def numpy(self, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(condition, a, b)
+
+    def scalar(self, t: Any, condition: Any, a: Any, b: Any) -> Any:
+        return t.select(condition, a, b)
+
+    def onnx(self, o: Any, condition: Any, a: Any, b: Any) -> Any:
+        return o.op("Where", condition, a, b)
+
+
+@op
+class Clip(Elementwise):
+    """min(max(x, low), high); an absent bound does not bind."""
+
+    x: Op
+    low: float | None = None
+    high: float | None = None
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        low, high = (None if v is None else np.asarray(v, x.dtype) for v in (self.low, self.high))
+        return x if low is None and high is None else np.clip(x, low, high)
+
+    def scalar(self, t: Any, x: Any) -> Any:
+        if self.low is not None:
+            x = t.max(x, t.const(self.low, self.type.dtype))
+        if self.high is not None:
+            x = t.min(x, t.const(self.high, self.type.dtype))
+        return x
+
+    def onnx(self, o: Any, x: Any) -> Any:
+        bounds = [
+            None if v is None else o.constant(np.asarray(v, self.type.dtype))
+            for v in (self.low, self.high)
+        ]
+        return o.op("Clip", x, *bounds)
+
+
+@op
+class Cast(Elementwise):
+    """x as another dtype, which must hold its values."""
+
+    x: Op
+    dtype: str
+
+    def infer(self) -> TensorType:
+        return TensorType(self.dtype, self.x.type.shape)
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        return x.astype(self.dtype)
+
+    def scalar(self, t: Any, x: Any) -> Any:
+        return t.cast(x, self.dtype)
+
+    def onnx(self, o: Any, x: Any) -> Any:
+        return o.op("Cast", x, to=o.dtype(self.dtype))
+
+
+@op
+class Floor(Elementwise):
+    """The largest whole number ≤ x, as a float."""
+
+    x: Op
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        return np.floor(x)
+
+    def scalar(self, t: Any, x: Any) -> Any:
+        return t.floor(x)
+
+    def onnx(self, o: Any, x: Any) -> Any:
+        return o.op("Floor", x)
+
+
+def scalar(value: float, dtype: str) -> Constant:
+    """A rank-0 constant."""
+    return Constant(np.asarray(value, dtype))

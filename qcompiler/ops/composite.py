@@ -1,0 +1,131 @@
+"""Composites: ops whose only definition is a body of other ops.
+
+Reference evaluation, generic kernel and ONNX function all follow from the body; a backend may add
+a faster kernel, which a generated test holds equal to it, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qcompiler.graph import Constant, Graph, Input, Op, fold, op
+from qcompiler.types import Quantization, TensorType
+
+
+@op
+class Composite(Op):
+    """An op defined by `body`; a field `quantization`, where there is one, says what it means."""
+
+    def body(self) -> Op:
+        """The defining expression over this op's operands."""
+        raise NotImplementedError(f"{type(self).__name__}.body")
+
+    @cached_property
+    def expansion(self) -> Op:
+        """The body, built once."""
+        return self.body()
+
+    def infer(self) -> TensorType:
+        quantization: Quantization | None = getattr(self, "quantization", None)
+        return dataclasses.replace(self.expansion.type, quantization=quantization)
+
+    def numpy(self, *operands: np.ndarray) -> np.ndarray:
+        env = dict(zip(self.operands, operands, strict=True))
+        return fold([self.expansion], env, lambda node, xs: node.numpy(*xs))[self.expansion]
+
+    def onnx(self, o: Any, *operands: Any) -> Any:
+        return o.composite(self, operands)
+
+    def te(self, t: Any, *operands: Any) -> Any:
+        env = dict(zip(self.operands, operands, strict=True))
+        return fold([self.expansion], env, lambda node, xs: node.te(t, *xs))[self.expansion]
+
+
+@op
+class Map(Composite):
+    """A real function of one variable, elementwise: `region` has one input and one output.
+
+    Whatever the exporter made of SiLU, GELU or hard-swish, it is one function of one variable, and
+    becomes one table when its operand has 8 bits.
+    """
+
+    x: Op
+    region: Graph
+
+    def body(self) -> Op:
+        return inline(self.region, (self.x,))
+
+
+@op
+class Fused(Composite):
+    """Ops that one kernel computes: `region` over the values of `inputs`."""
+
+    inputs: tuple[Op, ...]
+    region: Graph
+
+    def body(self) -> Op:
+        return inline(self.region, self.inputs)
+
+    def infer(self) -> TensorType:
+        (result,) = self.region.outputs.values()
+        return result.type
+
+    @property
+    def root(self) -> Op:
+        """The op of the region that computes the result."""
+        (result,) = self.region.outputs.values()
+        return result
+
+
+def inline(region: Graph, operands: tuple[Op, ...]) -> Op:
+    """The region's only output, computed from `operands` instead of its inputs."""
+    env: dict[Op, Op] = dict(zip(region.inputs, operands, strict=True))
+    (result,) = region.outputs.values()
+    return fold([result], env, lambda node, xs: node.with_operands(xs) if xs else node)[result]
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """What a kernel depends on: primitives over typed inputs, all numbers taken out.
+
+    Attributes:
+        graph: Primitives only; inputs without quantization, constants among them.
+        leaves: What to feed to each input: operands of the op, and constants of its body.
+        key: Equal for ops that can share one kernel (or one ONNX function).
+    """
+
+    graph: Graph
+    leaves: tuple[Op, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """The graph's text."""
+        return str(self.graph)
+
+
+def skeleton(node: Op) -> Skeleton:
+    """Expand an op to primitives, with its operands and its body's constants as inputs."""
+    leaves: dict[Op, Input] = {}
+
+    def leaf(x: Op) -> Input:
+        if x not in leaves:
+            plain = TensorType(x.type.dtype, x.type.shape)
+            leaves[x] = Input(plain, name=f"x{len(leaves)}", sources=())
+        return leaves[x]
+
+    def expand(x: Op, operands: list[Op]) -> Op:
+        match x:
+            case Constant():
+                return leaf(x)
+            case Composite():
+                inner: dict[Op, Op] = dict(zip(x.operands, operands, strict=True))
+                return fold([x.expansion], inner, expand)[x.expansion]
+            case _:
+                return dataclasses.replace(x.with_operands(operands), name=None, sources=())
+
+    result = expand(node, [leaf(x) for x in node.operands])
+    return Skeleton(Graph(tuple(leaves.values()), {"y": result}, node.kind()), tuple(leaves))

@@ -1,0 +1,75 @@
+"""The two ends of the integer world: real numbers to codes and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcompiler.graph import Constant, Op, op
+from qcompiler.ops.arithmetic import (
+    Add,
+    Cast,
+    Floor,
+    GreaterEqual,
+    Mul,
+    Select,
+    Sub,
+    scalar,
+)
+from qcompiler.ops.composite import Composite
+from qcompiler.types import FLOAT, Quantization, TensorType
+
+
+@op
+class Quantize(Composite):
+    """Codes of real numbers: clamp(floor(x·(1/s) + 1/2) + z), in float32 without FMA.
+
+    One defined rounding (Jacob et al. 2018, eq. 1, rounding half up), so that the entry of a model
+    agrees on every backend too.  NaN becomes the smallest code.
+
+    Attributes:
+        x: float32.
+        quantization: Meaning of the codes; per tensor or per channel.
+    """
+
+    x: Op
+    quantization: Quantization
+
+    def body(self) -> Op:
+        self.expect(self.x.type.dtype == FLOAT, "a float32 operand", self.x.type)
+        rank, q = self.x.type.rank, self.quantization
+        TensorType(q.bounds.dtype, self.x.type.shape, q)  # the axis fits
+        inverse = Constant(np.asarray(1.0 / q.scales(rank), np.float32))
+        zero_point = Constant(np.asarray(q.zero_points(rank), np.float32))
+        low, high = (scalar(v, FLOAT) for v in _float_bounds(q))
+        code: Op = Add(Floor(Add(Mul(self.x, inverse), scalar(0.5, FLOAT))), zero_point)
+        code = Select(GreaterEqual(code, low), code, low)  # false for NaN: it becomes low
+        code = Select(GreaterEqual(high, code), code, high)
+        return Cast(code, q.bounds.dtype)
+
+
+@op
+class Dequantize(Composite):
+    """Real numbers of codes: float32(q − z)·s (Jacob et al. 2018, eq. 1).
+
+    Attributes:
+        x: Codes whose type says what they mean.
+    """
+
+    x: Op
+
+    def body(self) -> Op:
+        q, rank = self.x.type.quantization, self.x.type.rank
+        self.expect(q is not None, "codes that have a quantization", self.x.type)
+        assert q is not None
+        code: Op = Cast(self.x, "int32")
+        if any(q.zero_point):
+            code = Sub(code, Constant(np.asarray(q.zero_points(rank), np.int32)))
+        return Mul(Cast(code, FLOAT), Constant(np.asarray(q.scales(rank), np.float32)))
+
+
+def _float_bounds(q: Quantization) -> tuple[float, float]:
+    """The storage's bounds, moved inwards to the nearest float32 that a code can have."""
+    low, high = float(q.bounds.low), float(q.bounds.high)
+    if np.float32(high) > high:
+        high = float(np.nextafter(np.float32(high), np.float32(0)))
+    return low, high

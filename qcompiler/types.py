@@ -1,0 +1,220 @@
+"""Tensor types: element type, shape and, for codes, what the codes mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qcompiler.errors import TypingError
+
+FLOAT = "float32"
+DTYPES = frozenset(
+    ["bool", FLOAT, "float64"] + [f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)]
+)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The integers that a code may take: `Storage("uint4")` is 0…15, kept in a uint8.
+
+    Raises:
+        TypingError: the name is not `int` or `uint` followed by 2…32 bits.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not (match := re.fullmatch(r"(u?)int(\d+)", self.name)) or not 2 <= int(match[2]) <= 32:
+            raise TypingError(f"storage {self.name!r}: expected int2…int32 or uint2…uint32")
+
+    @property
+    def bits(self) -> int:
+        """Number of bits of a code."""
+        return int(self.name.rpartition("int")[2])
+
+    @property
+    def signed(self) -> bool:
+        """Whether codes may be negative."""
+        return not self.name.startswith("u")
+
+    @property
+    def low(self) -> int:
+        """The smallest code."""
+        return -(1 << self.bits - 1) if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """The largest code."""
+        return (1 << self.bits - self.signed) - 1
+
+    @property
+    def dtype(self) -> str:
+        """The machine type that holds one code."""
+        width = next(w for w in (8, 16, 32) if w >= self.bits)
+        return f"{'' if self.signed else 'u'}int{width}"
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = scale · (code − zero_point), per tensor, or per index of `axis`.
+
+    Attributes:
+        storage: Name of the `Storage` of the codes, such as "uint8" or "int16".
+        scale: Real size of one step; one value, or one per index of `axis`.
+        zero_point: The code of real 0; as many as scales.
+        axis: The axis along which scales differ; None per tensor.
+
+    Raises:
+        TypingError: a scale that is not positive and finite, a zero point outside the storage,
+            or counts that contradict each other.
+    """
+
+    storage: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        bounds = Storage(self.storage)
+        if len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) != 1):
+            raise TypingError(
+                f"quantization: expected one scale and zero point (or one per index of an axis), "
+                f"found {len(self.scale)} and {len(self.zero_point)} with axis {self.axis}"
+            )
+        if not all(0 < s < float("inf") for s in self.scale):
+            raise TypingError(f"quantization: expected positive finite scales, found {self.scale}")
+        if not all(bounds.low <= z <= bounds.high for z in self.zero_point):
+            raise TypingError(f"quantization: a zero point of {self.zero_point} outside {bounds}")
+
+    @classmethod
+    def per_tensor(cls, storage: str, scale: float, zero_point: int = 0) -> Quantization:
+        """One scale for the whole tensor."""
+        return cls(storage, (float(scale),), (int(zero_point),))
+
+    @classmethod
+    def per_channel(cls, storage: str, scale: np.ndarray, axis: int) -> Quantization:
+        """One scale per index of `axis`, zero point 0 (weights)."""
+        return cls(storage, tuple(map(float, scale)), (0,) * len(scale), axis)
+
+    @property
+    def bounds(self) -> Storage:
+        """The integers that a code may take."""
+        return Storage(self.storage)
+
+    def scales(self, rank: int) -> np.ndarray:
+        """The scales as float64, broadcastable to a tensor of `rank` dimensions."""
+        return self._broadcastable(np.array(self.scale, np.float64), rank)
+
+    def zero_points(self, rank: int) -> np.ndarray:
+        """The zero points as int64, broadcastable to a tensor of `rank` dimensions."""
+        return self._broadcastable(np.array(self.zero_point, np.int64), rank)
+
+    def _broadcastable(self, values: np.ndarray, rank: int) -> np.ndarray:
+        if self.axis is None:
+            return values[0]
+        return values.reshape([-1 if i == self.axis else 1 for i in range(rank)])
+
+    def transposed(self, permutation: tuple[int, ...]) -> Quantization:
+        """The quantization of the same codes with their axes permuted (numpy's convention)."""
+        if self.axis is None:
+            return self
+        return replace(self, axis=permutation.index(self.axis))
+
+    def __str__(self) -> str:
+        if self.axis is None:
+            zero_point = f":{self.zero_point[0]}" if self.zero_point[0] else ""
+            step = f"{self.scale[0]:.6g}{zero_point}"
+        else:
+            step = f"{min(self.scale):.6g}…{max(self.scale):.6g}/{self.axis}"
+        narrow = "" if self.storage == self.bounds.dtype else f"{self.storage}:"
+        return f"@{narrow}{step}"
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type and static shape, and the meaning of the codes where there is one.
+
+    Prints as `uint8[1x3x32x32]@0.0235:128` (scale 0.0235, zero point 128); per channel as
+    `int8[16x3x3x3]@0.01…0.02/0` (smallest and largest scale, axis 0).
+
+    Raises:
+        TypingError: an unknown dtype, a dimension that is not a non-negative integer, or a
+            quantization that does not fit.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise TypingError(f"dtype {self.dtype!r}: expected one of {', '.join(sorted(DTYPES))}")
+        if not all(isinstance(d, int) and d >= 0 for d in self.shape):
+            raise TypingError(f"shape {self.shape}: expected non-negative integers")
+        if (q := self.quantization) is None:
+            return
+        if q.bounds.dtype != self.dtype:
+            raise TypingError(
+                f"codes of {q.storage}: expected {q.bounds.dtype}, found {self.dtype}"
+            )
+        if q.axis is not None and (
+            not 0 <= q.axis < self.rank or self.shape[q.axis] != len(q.scale)
+        ):
+            raise TypingError(
+                f"{len(q.scale)} scales on axis {q.axis}: found the shape {self.shape}"
+            )
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether elements are floating-point numbers."""
+        return self.dtype.startswith("float")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether elements are integers (bool is neither)."""
+        return "int" in self.dtype
+
+    def with_shape(self, shape: tuple[int, ...]) -> TensorType:
+        """The same elements in another shape; a quantization per channel is refused."""
+        return replace(self, shape=tuple(int(d) for d in shape))
+
+    def magnitude(self) -> int:
+        """The largest absolute value that an integer element can take."""
+        if (q := self.quantization) is not None:
+            return max(-q.bounds.low, q.bounds.high)
+        info = np.iinfo(self.dtype)
+        return max(-int(info.min), int(info.max))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{'x'.join(map(str, self.shape))}]{self.quantization or ''}"
+
+
+def broadcast(*types: TensorType) -> tuple[int, ...]:
+    """The shape that numpy's broadcasting gives.
+
+    Raises:
+        TypingError: the shapes do not broadcast.
+    """
+    try:
+        return tuple(int(d) for d in np.broadcast_shapes(*(t.shape for t in types)))
+    except ValueError:
+        raise TypingError(
+            f"expected shapes that broadcast, found {' and '.join(map(str, types))}"
+        ) from None
