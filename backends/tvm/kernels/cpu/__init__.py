@@ -1,1 +1,35 @@
-"""backends.tvm.kernels.cpu."""
+"""Matrix kernels for CPUs: convolution and constant-weight product, u8 or s8 by s8, exact.
+
+Describe the problem, pack its weights once, build its kernel once::
+
+    problem = Conv2d(x_shape=(1, 56, 56, 64), x_dtype="uint8", out_channels=64, kernel=(3, 3),
+                     pads=(1, 1, 1, 1))          # or Matmul(x_shape, x_dtype, out_features)
+    packed_weight, packed_bias = pack(problem, isa, weight, bias)
+    function = build(problem, isa, epilogue, name="conv0")
+
+The function takes x, packed weight, packed bias, the epilogue's operands, out.  Problems, `Isa`
+and plans are frozen and hashable: equal ones share a kernel, with different weights.  `packed_types`
+tells shape and dtype of the packed pair without packing.
+
+``out`` must not share memory with any other argument.
+"""
+
+from .build import build
+from .isa import AVX2, AVX512_VNNI, AVX_VNNI, GENERIC, ISAS, Isa
+from .pack import pack, packed_types
+from .problem import Conv2d, Epilogue, Matmul
+
+__all__ = [
+    "AVX2",
+    "AVX512_VNNI",
+    "AVX_VNNI",
+    "GENERIC",
+    "ISAS",
+    "Conv2d",
+    "Epilogue",
+    "Isa",
+    "Matmul",
+    "build",
+    "pack",
+    "packed_types",
+]
