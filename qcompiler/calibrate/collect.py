@@ -1,0 +1,205 @@
+"""Statistics of intermediate values of a float ONNX model, run by ONNX Runtime."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import length_hint
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from qcompiler.calibrate.feeds import Feed
+from qcompiler.calibrate.progress import progress
+from qcompiler.calibrate.statistics import Statistics
+from qcompiler.errors import CalibrationError, ModelError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """How statistics are collected.
+
+    Attributes:
+        bins: Bins of each histogram, a power of two; 0 keeps extremes only.
+        momentum: Of the moving averages of the extremes.
+        chunk_bytes: Values of one feed held at once, in bytes; more values than fit are computed in
+            several passes over the feeds, or by several sessions where the feeds are an iterator,
+            which can be walked only once.
+        threads: Of ONNX Runtime; None takes the cores that this process may use.
+        progress: A progress bar on stderr if that is a terminal, else one line; False is silent.
+    """
+
+    bins: int = 4096
+    momentum: float = 0.9
+    chunk_bytes: int = 1 << 28
+    threads: int | None = None
+    progress: bool = True
+
+
+def collect(
+    model: onnx.ModelProto,
+    values: Sequence[str],
+    feeds: Iterable[Feed],
+    *,
+    axes: Mapping[str, int] | None = None,
+    options: CollectOptions | None = None,
+) -> dict[str, Statistics]:
+    """Run a model on the feeds and keep statistics of the named values.
+
+    Args:
+        model: Float model with its weights inside, under 2 GB; it is not modified.
+        values: Names of graph inputs and node outputs of the main graph; duplicates count once.
+        feeds: Inputs by name for each run, of shapes and dtypes that the model takes.
+        axes: Channel axis by value name, for those that also need extremes per channel.
+        options: Memory, threads, histogram, progress.
+
+    Returns:
+        The statistics by value name, in the order of `values`.
+
+    Raises:
+        CalibrationError: No feeds, a name that the model does not compute, or a value that is NaN,
+            infinite or no tensor.
+        ModelError: ONNX Runtime cannot run the model on the feeds.
+        UnsupportedError: The model is over 2 GB.
+    """
+    chosen = options or CollectOptions()
+    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise UnsupportedError("the model is over 2 GB, which calibration cannot run: split it")
+    _check_names(model, [*values, *(axes or {})])
+    statistics = {
+        name: Statistics(
+            name, bins=chosen.bins, momentum=chosen.momentum, axis=(axes or {}).get(name)
+        )
+        for name in values
+    }
+    first, feeds = _first(feeds)
+    given = [name for name in statistics if name in first]
+    computed = [name for name in statistics if name not in first]
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    groups = _groups(computed, _sizes(probed, first), chosen.chunk_bytes)
+    passes = [groups] if isinstance(feeds, Iterator) else [[group] for group in groups]
+    total = length_hint(feeds) * len(passes) or None
+    with progress(f"calibrating {len(statistics)} values", total, chosen.progress) as tick:
+        for number, together in enumerate(passes):
+            inputs = given if number == 0 else []
+            _walk(_sessions(probed, together, chosen), inputs, feeds, statistics, tick)
+    return statistics
+
+
+def _walk(
+    sessions: Sequence[tuple[list[str], onnxruntime.InferenceSession]],
+    inputs: Sequence[str],
+    feeds: Iterable[Feed],
+    statistics: Mapping[str, Statistics],
+    tick: Callable[[], None],
+) -> None:
+    for feed in feeds:
+        for name in inputs:
+            statistics[name].update(feed[name])
+        for group, session in sessions:
+            for name, array in zip(group, _run(session, group, feed), strict=True):
+                statistics[name].update(array)
+        tick()
+
+
+def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) -> list[Any]:
+    try:
+        return session.run(names, feed)
+    except Exception as error:  # ONNX Runtime's errors have no other common base
+        raise ModelError(
+            f"ONNX Runtime cannot run the float model on a calibration sample ({_line(error)}): "
+            "check that both belong together"
+        ) from error
+
+
+def _sessions(
+    probed: onnx.ModelProto, groups: Iterable[list[str]], options: CollectOptions
+) -> list[tuple[list[str], onnxruntime.InferenceSession]]:
+    """One session for each non-empty group, with the group's values as its graph outputs."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads or _cores()
+    settings.log_severity_level = 3
+    sessions = []
+    for group in filter(None, groups):
+        del probed.graph.output[:]
+        probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in group)
+        try:
+            session = onnxruntime.InferenceSession(
+                probed.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors have no other common base
+            raise ModelError(
+                f"ONNX Runtime cannot load the float model ({_line(error)}): check it with "
+                "onnx.checker"
+            ) from error
+        sessions.append((group, session))
+    return sessions
+
+
+def _groups(names: Iterable[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
+    """Consecutive names whose values fit the budget together; at least one group, maybe empty."""
+    unknown = max(sizes.values(), default=0)
+    groups: list[list[str]] = [[]]
+    used = 0
+    for name in names:
+        size = sizes.get(name, unknown)
+        if groups[-1] and used + size > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+def _sizes(probed: onnx.ModelProto, feed: Feed) -> dict[str, int]:
+    """Bytes of each value that shape inference knows, for inputs of the feed's shapes."""
+    del probed.graph.value_info[:]
+    for value in probed.graph.input:
+        if value.name in feed:
+            kind = value.type.tensor_type
+            kind.CopyFrom(onnx.TypeProto.Tensor(elem_type=kind.elem_type))
+            kind.shape.dim.extend(
+                onnx.TensorShapeProto.Dimension(dim_value=size) for size in feed[value.name].shape
+            )
+    sizes = {}
+    for value in onnx.shape_inference.infer_shapes(probed).graph.value_info:
+        kind = value.type.tensor_type
+        if all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            sizes[value.name] = 4 * math.prod(dim.dim_value for dim in kind.shape.dim)
+    return sizes
+
+
+def _first(feeds: Iterable[Feed]) -> tuple[Feed, Iterable[Feed]]:
+    """The first feed, and all of them."""
+    walk = iter(feeds)
+    first = next(walk, None)
+    if first is None:
+        raise CalibrationError("there are no calibration samples: give at least one batch")
+    return first, chain([first], walk) if walk is feeds else feeds
+
+
+def _check_names(model: onnx.ModelProto, names: Iterable[str]) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    known = {value.name for value in model.graph.input} - constants
+    known.update(name for node in model.graph.node for name in node.output if name)
+    for name in names:
+        if name not in known:
+            found = "an initializer" if name in constants else "not in the main graph"
+            raise CalibrationError(
+                f"value '{name}' is {found}, expected a graph input or a node's output: "
+                "calibrate values that the model computes"
+            )
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
