@@ -7,24 +7,26 @@ Describe the problem, pack its weights once, build its kernel once::
     packed_weight, packed_bias = pack(problem, isa, weight, bias)
     function = build(problem, isa, epilogue, name="conv0")
 
-The function takes x, packed weight, packed bias, the epilogue's operands, out.  Problems, `Isa`
-and plans are frozen and hashable: equal ones share a kernel, with different weights.  `packed_types`
+The function takes x, packed weight, packed bias, the epilogue's operands, out.  Problems and
+`Isa` are frozen and hashable: equal ones share a kernel.  `packed_types`
 tells shape and dtype of the packed pair without packing.
 
 ``out`` must not share memory with any other argument.
 """
 
 from .build import build
-from .isa import AVX2, AVX512_VNNI, AVX_VNNI, GENERIC, ISAS, Isa
+from .isa import AVX2, AVX512_VNNI, AVX512_VNNI_VBMI, AVX_VNNI, GENERIC, ISAS, SSE2, Isa
 from .pack import pack, packed_types
 from .problem import Conv2d, Epilogue, Matmul
 
 __all__ = [
     "AVX2",
     "AVX512_VNNI",
+    "AVX512_VNNI_VBMI",
     "AVX_VNNI",
     "GENERIC",
     "ISAS",
+    "SSE2",
     "Conv2d",
     "Epilogue",
     "Isa",

@@ -3,12 +3,12 @@
 Each set multiplies groups of neighbouring reduction elements and adds them into int32 lanes:
 
 * VNNI: ``vpdpbusd``, four u8·s8 products per lane, exact in int32 (Intel SDM vol. 2C);
-* AVX2: ``vpmaddwd``, two s16·s16 products per lane, exact in int32.  ``vpmaddubsw`` saturates and
-  is never used;
+* AVX2, SSE2: ``pmaddwd``, two s16·s16 products per lane, exact in int32 (``pmaddubsw`` saturates
+  and is never used);
 * generic: one product per lane, written as plain vector arithmetic for LLVM to lower.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Isa:
         group: Neighbouring reduction elements that one dot instruction takes.
         dot: LLVM intrinsic of that instruction; empty for plain arithmetic.
         widened: Whether both operands of it are int16 instead of 8 bit.
+        permutes: Whether ``vpermi2b`` can look up a 256-byte table.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Isa:
     group: int
     dot: str = ""
     widened: bool = False
+    permutes: bool = False
 
 
 AVX512_VNNI = Isa(
@@ -44,6 +46,13 @@ AVX512_VNNI = Isa(
     registers=32,
     group=4,
     dot="llvm.x86.avx512.vpdpbusd.512",
+)
+AVX512_VNNI_VBMI = replace(
+    AVX512_VNNI,
+    name="avx512_vnni_vbmi",
+    features=(*AVX512_VNNI.features, "avx512vbmi"),
+    mcpu="icelake-server",
+    permutes=True,
 )
 AVX_VNNI = Isa(
     name="avx_vnni",
@@ -64,7 +73,17 @@ AVX2 = Isa(
     dot="llvm.x86.avx2.pmadd.wd",
     widened=True,
 )
+SSE2 = Isa(
+    name="sse2",
+    features=("sse2",),
+    mcpu="x86-64",
+    lanes=4,
+    registers=15,
+    group=2,
+    dot="llvm.x86.sse2.pmadd.wd",
+    widened=True,
+)
 GENERIC = Isa(name="generic", features=(), mcpu="", lanes=8, registers=15, group=1)
 
-ISAS: tuple[Isa, ...] = (AVX512_VNNI, AVX_VNNI, AVX2, GENERIC)
+ISAS: tuple[Isa, ...] = (AVX512_VNNI_VBMI, AVX512_VNNI, AVX_VNNI, AVX2, SSE2, GENERIC)
 """Fastest first."""

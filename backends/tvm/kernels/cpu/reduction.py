@@ -1,0 +1,77 @@
+"""The reduction of one tile, in registers."""
+
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .pack import flips_sign
+from .plan import Plan
+from .problem import Expr
+from .tile import Tile
+
+_SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
+
+
+def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -> list[Expr]:
+    """Reduce a tile over taps and depth; its int32 sums, [pixels · lanes] per channel vector."""
+    conv, isa = plan.conv, plan.isa
+    lanes = min(plan.panel_width, isa.lanes)
+    vectors = range(plan.panel_width // lanes)
+    pixels = [(i, j) for i in range(plan.tile[0]) for j in range(plan.tile[1])]
+    sums = [T.alloc_buffer((len(pixels) * lanes,), "int32", layout=None) for _ in vectors]
+    accumulators = [
+        [T.alloc_buffer((lanes,), "int32", layout=None) for _ in vectors] for _ in pixels
+    ]
+    for vector in vectors:
+        for accumulator in accumulators:
+            start = bias[tile.panel, T.Ramp(vector * lanes, 1, lanes)]
+            T.buffer_store(accumulator[vector], start, [T.Ramp(0, 1, lanes)])
+
+    channels = conv.x_shape[3]
+    row = tile.image * plan.source_rows + tile.row * conv.strides[0]
+    base = (row * plan.source_cols + tile.col * conv.strides[1]) * channels
+    first = tile.channel if conv.depthwise else tile.group * (channels // conv.groups)
+    base = T.bind(base + first)
+    group = 1 if conv.depthwise else isa.group
+    with T.grid(*(extent for extent, _ in plan.taps), plan.steps) as (*taps, step):
+        tap = taps[0]
+        offset = taps[0] * plan.taps[0][1]
+        if len(taps) > 1:
+            tap = tap * plan.taps[1][0] + taps[1]
+            offset = offset + taps[1] * plan.taps[1][1]
+        offset = base + offset + step * group
+        k = tap * plan.steps + step
+        for (i, j), accumulator in zip(pixels, accumulators, strict=True):
+            away = (i * conv.strides[0] * plan.source_cols + j * conv.strides[1]) * channels
+            for vector, total in enumerate(accumulator):
+                span = T.Ramp(vector * lanes * group, 1, lanes * group)
+                value = _dot(
+                    plan,
+                    lanes,
+                    total[T.Ramp(0, 1, lanes)],
+                    source,
+                    offset + away,
+                    weight[tile.panel, k, span],
+                )
+                T.buffer_store(total, value, [T.Ramp(0, 1, lanes)])
+
+    for p, accumulator in enumerate(accumulators):
+        for vector, total in enumerate(accumulator):
+            whole = total[T.Ramp(0, 1, lanes)]
+            T.buffer_store(sums[vector], whole, [T.Ramp(p * lanes, 1, lanes)])
+    return sums
+
+
+def _dot(plan: Plan, lanes: int, total: Expr, source: Expr, offset: Expr, weights: Expr) -> Expr:
+    """``total`` plus the products of the weights with the source at an offset."""
+    wide = f"int32x{lanes}"
+    if plan.conv.depthwise:
+        return total + T.cast(source[T.Ramp(offset, 1, lanes)], wide) * T.cast(weights, wide)
+    if not plan.isa.dot:
+        return total + T.broadcast(T.cast(source[offset], "int32"), lanes) * T.cast(weights, wide)
+    few = T.reinterpret("int32", source[T.Ramp(offset, 1, plan.isa.group)])
+    if plan.isa.widened:
+        pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(few, lanes))
+        return total + T.call_llvm_pure_intrin(wide, plan.isa.dot, pairs, weights)
+    if flips_sign(plan):
+        few = T.bitwise_xor(few, T.int32(_SIGN_BITS))
+    bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(few, lanes))
+    return T.call_llvm_pure_intrin(wide, plan.isa.dot, total, bytes_, weights)
