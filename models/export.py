@@ -15,9 +15,15 @@ import onnxruntime as ort
 import torch
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules.common import (
+    fuse_pad_into_conv_rule,
+    remove_optional_bias_from_conv_rule,
+)
 from torch import Tensor, nn
 
 OPSET = 20  # the first with a Gelu operator
+FOLD_LIMIT = 2**20  # elements: above attention masks and position biases
 
 
 def export_model(
@@ -52,8 +58,7 @@ def export_model(
             output_names=[output],
         )
     assert program is not None
-    if batch_norm:
-        _simplify(program.model)
+    _simplify(program.model)
     _rename(program.model, set(model.state_dict()))
     _strip_metadata(program.model)
     ir.save(program.model, path)
@@ -62,17 +67,30 @@ def export_model(
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold constants, and drop the zero bias that the exporter gives every convolution."""
-    fold_constants_ir(model)
+    """Do what the exporter's optimizer does, but for folding batch normalization.
+
+    Constant masks are folded too, which the optimizer leaves for their size.
+    """
+    fold_constants_ir(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+    rewrite(model, [fuse_pad_into_conv_rule, remove_optional_bias_from_conv_rule])
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for node in model.graph:
-        if node.op_type != "Conv" or len(node.inputs) < 3:
-            continue
-        bias = node.inputs[2]
-        if bias is not None and bias.const_value is not None and not bias.const_value.numpy().any():
-            node.resize_inputs(2)
+        data = node.inputs[0] if node.inputs else None
+        if data is not None and _is_identity(node):
+            ir.convenience.replace_all_uses_with(node.outputs[0], data)
     common.RemoveUnusedNodesPass()(model)
     common.DeduplicateInitializersPass()(model)
+
+
+def _is_identity(node: ir.Node) -> bool:
+    """Return whether a node adds the zeros of an empty mask, or pads by nothing."""
+    if node.op_type not in ("Add", "Pad"):
+        return False
+    data, amount = node.inputs[:2]
+    if data is None or amount is None or amount.const_value is None:
+        return False
+    same_shape = data.shape is not None and data.shape == node.outputs[0].shape
+    return same_shape and not amount.const_value.numpy().any()
 
 
 def _rename(model: ir.Model, parameters: set[str]) -> None:
