@@ -75,7 +75,7 @@ class Histogram:
             low: The smallest value of the stream so far, or 0.
             high: The largest value of the stream so far, or 0.
         """
-        exponent = max(_smallest_exponent(low, high, len(self.counts)), _MIN_EXPONENT)
+        exponent = _smallest_exponent(low, high, len(self.counts))
         first = -_bins_of(-low, exponent)
         if exponent == self.exponent and first == self.first:
             return
@@ -110,7 +110,9 @@ def _bins_of(magnitude: float, exponent: int) -> int:
 
 def _smallest_exponent(low: float, high: float, bins: int) -> int:
     """The smallest exponent of a bin width with which `bins` bins cover [low, high]."""
+    if low == high:
+        return _MIN_EXPONENT
     exponent = math.frexp(max(-low, high))[1] - bins.bit_length() + 1
     while _bins_of(-low, exponent) + _bins_of(high, exponent) > bins:
         exponent += 1
-    return exponent
+    return max(exponent, _MIN_EXPONENT)

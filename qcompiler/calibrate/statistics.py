@@ -127,8 +127,8 @@ class Statistics:
         high = np.maximum(self.channel_maximum, 0.0)
         if not symmetric:
             return low, high
-        bound = np.maximum(-low, high)
-        return -bound, bound
+        bound = np.maximum(high, -low)
+        return 0.0 - bound, bound
 
     def _update_averages(self, low: float, high: float) -> None:
         if self.batches == 0:
@@ -173,5 +173,5 @@ def _around_zero(low: float, high: float, symmetric: bool) -> tuple[float, float
     low, high = min(low, 0.0) + 0.0, max(high, 0.0)  # -0.0 + 0.0 is 0.0
     if not symmetric:
         return low, high
-    bound = max(-low, high)
+    bound = max(high, -low)
     return 0.0 - bound, bound
