@@ -273,18 +273,22 @@ class Graph:
 
     @cached_property
     def names(self) -> Mapping[Op, str]:
-        """Op → a unique, stable name: the user's where there is one."""
+        """Op → a unique, stable name: the user's where there is one.
+
+        An output's name is taken by no other op than that output, or an input.
+        """
+        reserved = {**self.outputs, **{str(x.name): x for x in self.inputs}}
         taken: set[str] = set()
+        counts: dict[str, int] = {}
         names: dict[Op, str] = {}
         for given in (True, False):  # the user's names first
             for node in self.ops:
                 if (node.name is None) == given or node in names:
                     continue
-                base = node.name or node.kind()
-                name, i = base, 0
-                while name in taken:
-                    i += 1
-                    name = f"{base}_{i}"
+                name = base = node.name or node.kind()
+                while name in taken or reserved.get(name, node) is not node:
+                    counts[base] = counts.get(base, 0) + 1
+                    name = f"{base}_{counts[base]}"
                 taken.add(name)
                 names[node] = name
         return names
