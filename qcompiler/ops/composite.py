@@ -103,8 +103,8 @@ class Skeleton:
 
     @cached_property
     def key(self) -> str:
-        """The graph's text."""
-        return str(self.graph)
+        """The graph's text, and the attributes in full, whose numbers the text rounds."""
+        return "\n".join([str(self.graph), *(repr(x.attributes) for x in self.graph.ops)])
 
 
 def skeleton(node: Op) -> Skeleton:
