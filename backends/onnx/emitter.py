@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,30 @@ class Emitter:
             self._constants[key] = rename(value, name) if name else self.named(value, "constant")
         return self._constants[key]
 
+    def widened(
+        self,
+        dtype: str,
+        values: Sequence[ir.Value | None],
+        compute: Callable[..., ir.Value],
+    ) -> ir.Value:
+        """`compute(*values)`, in a wider dtype where ONNX Runtime has the operator for no other.
+
+        Args:
+            dtype: Of the values and of the result.
+            values: What to widen; None is passed on.
+            compute: Writes the operators; they must give the same integers in a wider dtype.
+        """
+        wide = self.widened_dtype(dtype)
+        if wide == dtype:
+            return compute(*values)
+        to = self.dtype(wide)
+        result = compute(*(None if v is None else self.op("Cast", v, to=to) for v in values))
+        return self.op("Cast", result, to=self.dtype(dtype))
+
+    def widened_dtype(self, dtype: str) -> str:
+        """The dtype that `widened` computes in."""
+        return _WIDE.get(dtype, dtype)
+
     def dtype(self, name: str) -> int:
         """ONNX's number of a dtype, as in `Cast(to=…)`."""
         return int(data_type(name))
@@ -143,6 +167,8 @@ def data_type(name: str) -> ir.DataType:
     """ONNX's element type of a dtype, or of a storage such as "uint4"."""
     return ir.DataType[_FLOATS.get(name, name.upper())]
 
+
+_WIDE = {"bool": "int32", "int16": "int32", "uint16": "int32"}
 
 _FLOATS = {"float32": "FLOAT", "float64": "DOUBLE"}
 

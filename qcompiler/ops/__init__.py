@@ -19,7 +19,8 @@ from qcompiler.ops.arithmetic import (
     scalar,
 )
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
-from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, MaxPool, ReduceSum
+from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceSum
+from qcompiler.ops.pool import MaxPool
 from qcompiler.ops.quant import Dequantize, Quantize
 from qcompiler.ops.real import (
     AveragePool,

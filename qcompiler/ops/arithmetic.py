@@ -41,6 +41,10 @@ class Binary(Elementwise):
     a: Op
     b: Op
 
+    def infer(self) -> TensorType:
+        self.expect(self.a.type.dtype != "bool", "numbers", self.a.type)
+        return super().infer()
+
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
         return o.op(type(self).__name__, a, b)
 
@@ -154,7 +158,7 @@ class Minimum(Binary):
         return t.min(a, b)
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        return o.op("Min", a, b)
+        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Min", *ab))
 
 
 @op
@@ -168,7 +172,7 @@ class Maximum(Binary):
         return t.max(a, b)
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        return o.op("Max", a, b)
+        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Max", *ab))
 
 
 @op
@@ -199,6 +203,7 @@ class Select(Elementwise):
     def infer(self) -> TensorType:
         self.expect(self.condition.type.dtype == "bool", "a bool condition", self.condition.type)
         self.expect(self.a.type.dtype == self.b.type.dtype, f"{self.a.type.dtype}", self.b.type)
+        self.expect(self.a.type.dtype != "uint64", "at most 63 bits", self.a.type)
         return TensorType(self.a.type.dtype, broadcast(*(x.type for x in self.operands)))
 
     def numpy(self, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -208,7 +213,7 @@ class Select(Elementwise):
         return t.select(condition, a, b)
 
     def onnx(self, o: Any, condition: Any, a: Any, b: Any) -> Any:
-        return o.op("Where", condition, a, b)
+        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Where", condition, *ab))
 
 
 @op
@@ -218,6 +223,16 @@ class Clip(Elementwise):
     x: Op
     low: float | None = None
     high: float | None = None
+
+    def infer(self) -> TensorType:
+        x = self.x.type
+        self.expect(x.dtype != "bool", "numbers", x)
+        if x.is_integer:
+            info = np.iinfo(x.dtype)
+            for bound in (self.low, self.high):
+                fits = bound is None or (bound == int(bound) and info.min <= bound <= info.max)
+                self.expect(fits, f"{x.dtype} bounds", bound)
+        return super().infer()
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         low, high = (None if v is None else np.asarray(v, x.dtype) for v in (self.low, self.high))
@@ -235,7 +250,7 @@ class Clip(Elementwise):
             None if v is None else o.constant(np.asarray(v, self.type.dtype))
             for v in (self.low, self.high)
         ]
-        return o.op("Clip", x, *bounds)
+        return o.widened(self.type.dtype, (x, *bounds), lambda *xs: o.op("Clip", *xs))
 
 
 @op
@@ -263,6 +278,10 @@ class Floor(Elementwise):
     """The largest whole number ≤ x, as a float."""
 
     x: Op
+
+    def infer(self) -> TensorType:
+        self.expect(self.x.type.is_float, "a float operand", self.x.type)
+        return super().infer()
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return np.floor(x)

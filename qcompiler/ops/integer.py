@@ -226,51 +226,6 @@ class ReduceSum(Op):
 
 
 @op
-class MaxPool(Op):
-    """The largest element of each window (padding never wins), on any dtype.
-
-    Attributes:
-        x: [n, c, h, w], or [n, h, w, c] when `channels_last`.
-        window: Kernel, strides, pads and dilations.
-        channels_last: The layout of x and of the result.
-    """
-
-    x: Op
-    window: Window
-    channels_last: bool = False
-
-    def infer(self) -> TensorType:
-        x = self.x.type
-        self.expect(x.rank == 4, "an operand of rank 4", x)
-        self.expect(x.quantization is None or x.quantization.axis is None, "one scale", x)
-        spatial = 1 if self.channels_last else 2
-        rows, columns = self.window.output(*x.shape[spatial : spatial + 2])
-        shape = (*x.shape[:spatial], rows, columns, *x.shape[spatial + 2 :])
-        return x.with_shape(shape)
-
-    @property
-    def lowest(self) -> float:
-        """What the padding holds."""
-        dtype = np.dtype(self.type.dtype)
-        return -float("inf") if dtype.kind == "f" else int(np.iinfo(dtype).min)
-
-    def numpy(self, x: np.ndarray) -> np.ndarray:
-        if self.channels_last:
-            x = x.transpose(0, 3, 1, 2)
-        result = np.maximum.reduce([tap for _, _, tap in self.window.taps(x, self.lowest)])
-        return np.ascontiguousarray(result.transpose(0, 2, 3, 1) if self.channels_last else result)
-
-    def te(self, t: Any, x: Any) -> Any:
-        return t.max_pool(self, x)
-
-    def onnx(self, o: Any, x: Any) -> Any:
-        if self.channels_last:
-            x = o.op("Transpose", x, perm=[0, 3, 1, 2])
-        result = o.op("MaxPool", x, **self.window.onnx())
-        return o.op("Transpose", result, perm=[0, 2, 3, 1]) if self.channels_last else result
-
-
-@op
 class Lookup(Elementwise):
     """table[index]: `index` elementwise, `table` of rank 1 as a whole.
 

@@ -157,7 +157,9 @@ class Pad(Movement):
     def onnx(self, o: Any, x: Any) -> Any:
         pads = o.constant(np.array((*self.before, *self.after), np.int64))
         value = o.constant(np.asarray(self.value, self.type.dtype))
-        return o.op("Pad", x, pads, value, mode="constant")
+        return o.widened(
+            self.type.dtype, (x, value), lambda x, v: o.op("Pad", x, pads, v, mode="constant")
+        )
 
 
 @op
