@@ -159,18 +159,21 @@ def _groups(names: Iterable[str], sizes: Mapping[str, int], budget: int) -> list
 
 def _sizes(probed: onnx.ModelProto, feed: Feed) -> dict[str, int]:
     """Bytes of each value that shape inference knows, for inputs of the feed's shapes."""
+    declared = onnx.GraphProto(input=probed.graph.input)
     del probed.graph.value_info[:]
     for value in probed.graph.input:
         if value.name in feed:
-            kind = value.type.tensor_type
-            kind.CopyFrom(onnx.TypeProto.Tensor(elem_type=kind.elem_type))
-            kind.shape.dim.extend(
-                onnx.TensorShapeProto.Dimension(dim_value=size) for size in feed[value.name].shape
-            )
+            shape = value.type.tensor_type.shape
+            shape.CopyFrom(onnx.TensorShapeProto())
+            for size in feed[value.name].shape:
+                shape.dim.add(dim_value=size)
+    inferred = onnx.shape_inference.infer_shapes(probed).graph
+    del probed.graph.input[:]
+    probed.graph.input.extend(declared.input)
     sizes = {}
-    for value in onnx.shape_inference.infer_shapes(probed).graph.value_info:
+    for value in chain(inferred.value_info, inferred.output):
         kind = value.type.tensor_type
-        if all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             sizes[value.name] = 4 * math.prod(dim.dim_value for dim in kind.shape.dim)
     return sizes
 

@@ -12,6 +12,11 @@ from qcompiler.errors import CalibrationError, UnsupportedError
 Feed = dict[str, NDArray]
 """One run's inputs by name, in exactly the model's shapes and dtypes."""
 
+_DTYPES = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
 
 @dataclass(frozen=True)
 class Input:
@@ -101,19 +106,19 @@ def model_inputs(inputs: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Inp
     """The inputs given as name → (dtype name, shape).
 
     Raises:
-        UnsupportedError: A dtype that numpy does not know.
+        UnsupportedError: A dtype that is no number or boolean of numpy's.
         CalibrationError: The model has no inputs, or one has an empty dimension.
     """
     if not inputs:
         raise CalibrationError("the model has no inputs: there is nothing to calibrate with")
     result = []
     for name, (dtype, shape) in inputs.items():
-        try:
-            result.append(Input(name, np.dtype(dtype), tuple(shape)))
-        except TypeError as error:
+        if dtype not in _DTYPES:
             raise UnsupportedError(
-                f"input '{name}' is {dtype}, expected a dtype of numpy: change the model's input"
-            ) from error
+                f"input '{name}' is {dtype}, expected one of {', '.join(_DTYPES)}: change the "
+                "model's input"
+            )
+        result.append(Input(name, np.dtype(dtype), tuple(shape)))
         if any(size < 1 for size in shape):
             raise CalibrationError(
                 f"input '{name}' has shape {list(shape)}: fix every dimension to at least 1"

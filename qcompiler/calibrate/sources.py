@@ -159,7 +159,7 @@ def _stored(
 
     def walk() -> Iterator[Feed]:
         streams = [
-            column.batches(rows[run * i.batch : (run + 1) * i.batch] for run in range(runs))
+            column.batches(np.split(rows[: runs * i.batch], runs))
             for i, column in zip(inputs, columns, strict=True)
         ]
         for batches in zip(*streams, strict=True):

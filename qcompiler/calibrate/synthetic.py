@@ -39,8 +39,8 @@ def synthetic(
         options: How many, and the seed.
 
     Raises:
-        CalibrationError: The model has no inputs, or one that is neither number nor boolean.
-        UnsupportedError: A dtype that numpy does not know.
+        CalibrationError: The model has no inputs.
+        UnsupportedError: An input that is neither number nor boolean.
     """
     wanted = model_inputs(inputs)
     chosen = options or SyntheticOptions()
