@@ -1,6 +1,7 @@
 """Graphs as ONNX files: integer operators that anybody's runtime executes, and QDQ."""
 
 from qcompiler.backends.onnx.emitter import Emitter
+from qcompiler.backends.onnx.qdq import export_qdq, to_qdq_model
 from qcompiler.backends.onnx.writer import export_onnx, to_model
 
-__all__ = ["Emitter", "export_onnx", "to_model"]
+__all__ = ["Emitter", "export_onnx", "export_qdq", "to_model", "to_qdq_model"]
