@@ -1,4 +1,63 @@
-"""qcompiler.passes."""
+"""Passes over the IR, one per file; `DEFAULT` is the order in which they run."""
 
 if __name__ != "qcompiler.passes":
     raise ImportError("import qcompiler.passes, not passes: the folder installs under that name")
+
+from importlib.metadata import entry_points
+
+from qcompiler.passes.base import (
+    Instrument,
+    Pass,
+    PassManager,
+    RewritePass,
+    Verify,
+    parse_pass,
+    without,
+)
+from qcompiler.passes.canonicalize import Canonicalize
+from qcompiler.passes.channels_last import ChannelsLast
+from qcompiler.passes.collapse_unary import CollapseUnary
+from qcompiler.passes.equalize_cross_layer import EqualizeCrossLayer
+from qcompiler.passes.fold_batch_norm import FoldBatchNorm
+from qcompiler.passes.fuse import Fuse
+from qcompiler.passes.insert_qdq import InsertQdq
+from qcompiler.passes.integerize import Integerize
+
+DEFAULT: tuple[Pass, ...] = (
+    Canonicalize(),
+    FoldBatchNorm(),
+    EqualizeCrossLayer(),
+    CollapseUnary(),
+    InsertQdq(),
+    Integerize(),
+)
+"""From a real graph to an integer one; targets add their own (layout, fusion) behind these."""
+
+BUILT_IN: tuple[type[Pass], ...] = (*(type(p) for p in DEFAULT), ChannelsLast, Fuse)
+
+
+def known_passes() -> tuple[type[Pass], ...]:
+    """All passes: built in, and from the entry points `qcompiler.passes` of other packages."""
+    return (*BUILT_IN, *(point.load() for point in entry_points(group="qcompiler.passes")))
+
+
+__all__ = [
+    "BUILT_IN",
+    "DEFAULT",
+    "Canonicalize",
+    "ChannelsLast",
+    "CollapseUnary",
+    "EqualizeCrossLayer",
+    "FoldBatchNorm",
+    "Fuse",
+    "InsertQdq",
+    "Instrument",
+    "Integerize",
+    "Pass",
+    "PassManager",
+    "RewritePass",
+    "Verify",
+    "known_passes",
+    "parse_pass",
+    "without",
+]

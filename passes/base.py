@@ -1,0 +1,186 @@
+"""What a pass is, the pass manager, and the instruments that watch it work."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from qcompiler.errors import ContractError, UsageError
+from qcompiler.graph import Graph, Rule
+from qcompiler.invariants import Invariant
+
+Preserves = Literal["bits", "reals", "nothing"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A function from graph to graph; its fields are its options.
+
+    The docstring of a pass is its documentation and specification (equation and source) and, by
+    its before/after IR, its golden test.  A pass returns, never mutates; the same object means
+    that nothing changed, and a second run changes nothing.
+
+    Attributes:
+        requires: Invariants of the graphs that it takes.
+        ensures: Invariants of the graphs that it returns.
+        preserves: What evaluation before and after have in common: all bits, real numbers to
+            within a tolerance, or nothing.
+    """
+
+    requires: ClassVar[tuple[Invariant, ...]] = ()
+    ensures: ClassVar[tuple[Invariant, ...]] = ()
+    preserves: ClassVar[Preserves] = "bits"
+
+    def run(self, graph: Graph) -> Graph:
+        """The transformed graph, or the same object."""
+        raise NotImplementedError(f"{type(self).__name__}.run")
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Run the pass alone, its contract checked.
+
+        Raises:
+            ContractError: the graph breaks an invariant that the pass requires or ensures.
+        """
+        return PassManager((self,), (Verify(),))(graph)
+
+    @classmethod
+    def title(cls) -> str:
+        """The name on the command line: `FoldBatchNorm` → `fold-batch-norm`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class RewritePass(Pass):
+    """A pass made of local rules, applied bottom-up until none matches."""
+
+    def run(self, graph: Graph) -> Graph:
+        """Rewrite until nothing changes."""
+        rules = self.rules()
+        while (new := graph.rewrite(*rules)) is not graph:
+            graph = new
+        return graph
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, tried in order."""
+        raise NotImplementedError(f"{type(self).__name__}.rules")
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Watches a pass manager; overrides what it wants to see."""
+
+    def before(self, step: Pass, graph: Graph) -> None:
+        """Called with the graph that a pass will get."""
+
+    def after(self, step: Pass, before: Graph, after: Graph, seconds: float) -> None:
+        """Called with what a pass made of it."""
+
+
+@dataclass(frozen=True)
+class Verify(Instrument):
+    """Checks `requires` and `ensures`; the default instrument."""
+
+    def before(self, step: Pass, graph: Graph) -> None:
+        """Check what the pass requires."""
+        _check(step, "requires", step.requires, graph)
+
+    def after(self, step: Pass, before: Graph, after: Graph, seconds: float) -> None:
+        """Check what the pass ensures."""
+        _check(step, "must ensure", step.ensures, after)
+
+
+def _check(step: Pass, verb: str, invariants: tuple[Invariant, ...], graph: Graph) -> None:
+    for invariant in invariants:
+        offender = next(iter(invariant(graph)), None)
+        if offender is not None:
+            raise ContractError(f"pass {step.title()} {verb} {invariant.__name__}: {offender}")
+
+
+@dataclass(frozen=True)
+class PassManager:
+    """Runs passes in order under instruments.
+
+    Attributes:
+        passes: In the order of running.
+        instruments: Called around every pass.
+        prepare: Completes a pass just before it runs, for the graph that it will get: the driver
+            fills in calibration there, so that ranges are never stale.
+    """
+
+    passes: tuple[Pass, ...]
+    instruments: tuple[Instrument, ...] = (Verify(),)
+    prepare: Callable[[Pass, Graph], Pass] | None = None
+
+    def __call__(self, graph: Graph) -> Graph:
+        """Run all passes.
+
+        Raises:
+            ContractError: a graph breaks an invariant that a pass requires or ensures.
+        """
+        import time
+
+        for step in self.passes:
+            if self.prepare is not None:
+                step = self.prepare(step, graph)
+            for instrument in self.instruments:
+                instrument.before(step, graph)
+            start = time.perf_counter()
+            new = step.run(graph)
+            seconds = time.perf_counter() - start
+            for instrument in self.instruments:
+                instrument.after(step, graph, new, seconds)
+            graph = new
+        return graph
+
+
+def parse_pass(text: str, known: Iterable[type[Pass]]) -> Pass:
+    """A pass from its command-line form: `name` or `name{field=value,...}` (YAML values).
+
+    Raises:
+        UsageError: an unknown pass or field, or a value that is no YAML.
+    """
+    passes = {p.title(): p for p in known}
+    match = re.fullmatch(r"\s*([\w-]+)\s*(?:\{(.*)\})?\s*", text)
+    if match is None:
+        raise UsageError(f"pass {text!r}: expected name or name{{field=value,...}}")
+    name, options = match.groups()
+    if name not in passes:
+        raise UsageError(f"unknown pass {name!r}: expected one of {', '.join(sorted(passes))}")
+    kind = passes[name]
+    return kind(**dict(_options(kind, options or "")))
+
+
+def _options(kind: type[Pass], text: str) -> Iterable[tuple[str, Any]]:
+    fields = [f.name for f in dataclasses.fields(kind)]
+    for item in filter(None, map(str.strip, re.split(r",(?![^\[\(]*[\]\)])", text))):
+        field, equals, value = map(str.strip, item.partition("="))
+        if field not in fields or not equals:
+            expected = ", ".join(f"{f}=…" for f in fields) or "no options"
+            raise UsageError(f"pass {kind.title()}: found {item!r}, expected {expected}")
+        try:
+            yield field, yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"pass {kind.title()}: {field}={value!r} is no YAML value") from None
+
+
+def without(passes: Sequence[Pass], disabled: Iterable[str]) -> tuple[Pass, ...]:
+    """The passes less those of the given names.
+
+    Raises:
+        UsageError: a name that none of them has.
+    """
+    titles = [p.title() for p in passes]
+    for name in (disabled := list(disabled)):
+        if name not in titles:
+            raise UsageError(f"cannot disable pass {name!r}: expected one of {', '.join(titles)}")
+    return tuple(p for p in passes if p.title() not in disabled)

@@ -1,0 +1,154 @@
+"""Canonicalize: one spelling for each computation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from qcompiler.passes.base import Preserves, RewritePass
+
+from qcompiler.graph import Constant, Op, Rule
+from qcompiler.invariants import real
+from qcompiler.ops import (
+    Add,
+    Clip,
+    Conv,
+    Div,
+    Expand,
+    Mul,
+    Pad,
+    Relu,
+    Reshape,
+    Slice,
+    Sub,
+    Transpose,
+)
+
+FOLD_LIMIT = 1 << 22
+"""Elements beyond which a constant is not computed ahead from smaller ones."""
+
+
+@dataclass(frozen=True)
+class Canonicalize(RewritePass):
+    """Fold constants, drop what does nothing, and spell equal computations alike.
+
+    x − c becomes x + (−c), x / c becomes x·(1/c), constants stand on the right, zero padding in
+    front of a convolution becomes the convolution's, neighbouring reshapes, transposes and slices
+    become one.
+
+    Before::
+
+        graph(%x: float32[1x4]) {
+          %sub: float32[1x4] = sub(%x, 3.0)
+          %reshape: float32[2x2] = reshape(%sub, shape=[2, 2])
+          %reshape_1: float32[4x1] = reshape(%reshape, shape=[4, 1])
+          return y=%reshape_1
+        }
+
+    After::
+
+        graph(%x: float32[1x4]) {
+          %add: float32[1x4] = add(%x, -3.0)
+          %reshape: float32[4x1] = reshape(%add, shape=[4, 1])
+          return y=%reshape
+        }
+    """
+
+    requires = (real,)
+    ensures = (real,)
+    preserves: ClassVar[Preserves] = "reals"
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Folding first: the others then see constants."""
+        return (fold_constant, drop_identity, constant_right, merge_movement, absorb_padding)
+
+
+def fold_constant(node: Op) -> Op | None:
+    """f(constants) → constant."""
+    if not node.operands or not all(isinstance(x, Constant) for x in node.operands):
+        return None
+    if node.type.size > FOLD_LIMIT and node.type.size > sum(x.type.size for x in node.operands):
+        return None
+    arrays = [x.array for x in node.operands if isinstance(x, Constant)]
+    return Constant(np.array(node.numpy(*arrays), copy=True))
+
+
+def drop_identity(node: Op) -> Op | None:
+    """An op that returns its operand → the operand."""
+    match node:
+        case Reshape(x) | Expand(x) | Slice(x) if node.type == x.type:
+            return x
+        case Transpose(x, permutation) if permutation == tuple(range(x.type.rank)):
+            return x
+        case Pad(x, before, after) if not any((*before, *after)):
+            return x
+        case Clip(x, low, high) if _unbounded(low) and _unbounded(high):
+            return x
+        case Clip(x, 0.0, high) if _unbounded(high):
+            return Relu(x)
+        case Relu(Relu() as x):
+            return x
+        case Add(x, Constant(array=c)) if not c.any() and node.type == x.type:
+            return x
+        case Mul(x, Constant(array=c)) if np.all(c == 1) and node.type == x.type:
+            return x
+    return None
+
+
+def _unbounded(bound: float | None) -> bool:
+    return bound is None or math.isinf(bound) or abs(bound) >= np.finfo(np.float32).max
+
+
+def constant_right(node: Op) -> Op | None:
+    """x − c → x + (−c), x / c → x·(1/c), c + x → x + c, c·x → x·c, (x + a) + b → x + (a + b)."""
+    match node:
+        case Add(Constant() as c, x) | Mul(Constant() as c, x) if not isinstance(x, Constant):
+            return dataclasses.replace(node, a=x, b=c)
+        case Sub(x, Constant(array=c)) if node.type.is_float:
+            return Add(x, Constant(-c))
+        case Sub(Constant() as c, x) if node.type.is_float:
+            return Add(Mul(x, Constant(np.array(-1, np.float32))), c)
+        case Div(x, Constant(array=c)) if c.all():
+            return Mul(x, Constant((1.0 / c.astype(np.float64)).astype(np.float32)))
+        case Add(Add(x, Constant(array=a)), Constant(array=b)):
+            return Add(x, Constant(a + b))
+        case Mul(Mul(x, Constant(array=a)), Constant(array=b)):
+            return Mul(x, Constant(a * b))
+    return None
+
+
+def merge_movement(node: Op) -> Op | None:
+    """Two movements in a row → one; a transpose that moves only axes of size 1 is a reshape."""
+    match node:
+        case Reshape(Reshape(x), shape):
+            return Reshape(x, shape)
+        case Transpose(Transpose(x, inner), outer):
+            return Transpose(x, tuple(inner[i] for i in outer))
+        case Transpose(x, permutation) if _order_of_long_axes(x, permutation):
+            return Reshape(x, node.type.shape)
+        case Slice(Slice(x, a0, _, a_step), b0, b1, b_step):
+            ranges = [
+                (s + b * step, s + max(e - 1, b) * step + (1 if e > b else 0), step * t)
+                for s, step, b, e, t in zip(a0, a_step, b0, b1, b_step, strict=True)
+            ]
+            starts, stops, steps = zip(*ranges, strict=True)
+            return Slice(x, starts, stops, steps)
+    return None
+
+
+def _order_of_long_axes(x: Op, permutation: tuple[int, ...]) -> bool:
+    long_axes = [i for i in permutation if x.type.shape[i] != 1]
+    return long_axes == sorted(long_axes)
+
+
+def absorb_padding(node: Op) -> Op | None:
+    """Zero padding in front of a convolution → the convolution's pads."""
+    match node:
+        case Conv(Pad(x, before, after, 0), window=window) if not any((*before[:2], *after[:2])):
+            top, left, bottom, right = window.pads
+            pads = (top + before[2], left + before[3], bottom + after[2], right + after[3])
+            return dataclasses.replace(node, x=x, window=dataclasses.replace(window, pads=pads))
+    return None

@@ -1,0 +1,139 @@
+"""ChannelsLast: convolutions of codes with their channels innermost."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.passes.canonicalize import drop_identity, merge_movement
+
+from qcompiler.graph import Constant, Graph, Op, Rule
+from qcompiler.invariants import channels_last, unfused
+from qcompiler.ops import (
+    Composite,
+    Concat,
+    ConvInteger,
+    Dequantize,
+    Elementwise,
+    Lookup,
+    MaxPool,
+    Pad,
+    Quantize,
+    ReduceSum,
+    Requantize,
+    Slice,
+    Table,
+    Transpose,
+)
+
+TO_LAST = (0, 2, 3, 1)
+TO_FIRST = (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ChannelsLast(RewritePass):
+    """Give convolutions and pools of codes the layout [n, h, w, c].
+
+    Each gets transposes around it, which move down through elementwise ops until they meet and
+    cancel.  A product then reads the codes that it sums side by side, as dot-product instructions
+    want them.
+
+    Before::
+
+        %max_pool: uint8[1x4x2x2] = max_pool(%x, window=2x2/2x2)
+
+    After::
+
+        %transpose: uint8[1x4x4x4] = transpose(%x, permutation=[0, 2, 3, 1])
+        %max_pool: uint8[1x2x2x4] = max_pool(%transpose, window=2x2/2x2, channels_last=True)
+        %transpose_1: uint8[1x4x2x2] = transpose(%max_pool, permutation=[0, 3, 1, 2])
+    """
+
+    requires = (unfused,)
+    ensures = (channels_last,)
+    preserves: ClassVar[Preserves] = "bits"
+
+    def rules(self) -> tuple[Rule, ...]:
+        """New layouts, then transposes downwards."""
+        return (to_channels_last, sink_transpose, drop_identity, merge_movement)
+
+    def run(self, graph: Graph) -> Graph:
+        """Rewrite until nothing changes; a graph in this layout already stays as it is."""
+        if not any(channels_last(graph)):
+            return graph
+        return super().run(graph)
+
+
+def to_channels_last(node: Op) -> Op | None:
+    """op(x) → transpose(op(transpose(x)))."""
+    if not isinstance(node, (ConvInteger, MaxPool)) or node.channels_last:
+        return None
+    last = dataclasses.replace(node, x=Transpose(node.x, TO_LAST), channels_last=True)
+    return Transpose(last, TO_FIRST)
+
+
+def sink_transpose(node: Op) -> Op | None:
+    """f(transpose(x), …) → transpose(f(x, …)) for whatever treats all axes alike."""
+    permutation = _permutation(node)
+    if permutation is None:
+        return None
+    inverse = tuple(int(i) for i in np.argsort(permutation))
+    match node:
+        case Pad(x, before, after):
+            inner: Op = dataclasses.replace(
+                node,
+                x=_undone(x, permutation),
+                before=_permuted(before, inverse),
+                after=_permuted(after, inverse),
+            )
+        case Slice(x, starts, stops, steps):
+            ranges = (_permuted(v, inverse) for v in (starts, stops, steps))
+            inner = Slice(_undone(x, permutation), *ranges)
+        case ReduceSum(x, axes):
+            inner = ReduceSum(_undone(x, permutation), tuple(permutation[a] for a in axes))
+        case Concat(inputs, axis):
+            undone = tuple(_undone(x, permutation) for x in inputs)
+            inner = Concat(undone, permutation[axis])
+        case Lookup(index, table):
+            inner = Lookup(_undone(index, permutation), table)
+        case Table(x, values, quantization):
+            inner = Table(_undone(x, permutation), values, quantization)
+        case Requantize() | Quantize() | Dequantize() | Elementwise():
+            inner = node.with_operands(_undone(x, permutation) for x in node.operands)
+        case _:
+            return None
+    return Transpose(inner, permutation)
+
+
+def _permutation(node: Op) -> tuple[int, ...] | None:
+    """The transpose in front of the op: that of its first transposed operand of full rank."""
+    if isinstance(node, Composite) and not isinstance(
+        node, (Requantize, Table, Quantize, Dequantize)
+    ):
+        return None
+    for x in node.operands:
+        if isinstance(x, Transpose) and x.type.rank == node.type.rank:
+            return x.permutation
+    return None
+
+
+def _permuted(values: tuple[int, ...], inverse: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(values[i] for i in inverse)
+
+
+def _undone(x: Op, permutation: tuple[int, ...]) -> Op:
+    """The operand before the transpose; constants are transposed now, values later."""
+    inverse = tuple(int(i) for i in np.argsort(permutation))
+    if isinstance(x, Transpose) and x.permutation == permutation:
+        return x.x
+    if isinstance(x, Constant):
+        if x.type.rank == 0 or x.is_scalar:
+            return x
+        full = x.array.reshape((1,) * (len(permutation) - x.type.rank) + x.array.shape)
+        return Constant(np.ascontiguousarray(full.transpose(inverse)))
+    if x.type.rank == 0:
+        return x
+    return Transpose(x, inverse)

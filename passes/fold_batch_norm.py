@@ -1,0 +1,115 @@
+"""FoldBatchNorm: normalization becomes part of the weights in front of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from qcompiler.passes.base import Preserves, RewritePass
+
+from qcompiler.graph import Constant, Op, Rule
+from qcompiler.invariants import no_batch_norm, real
+from qcompiler.ops import Add, BatchNormalization, Conv, MatMul, Mul
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm(RewritePass):
+    """Fold batch normalization, and factors per channel, into the product in front.
+
+    With f = γ/√(σ² + ε): conv(x, W, b) becomes conv(x, f·W, f·(b − μ) + β) (Jacob et al. 2018,
+    section 3.2).  A normalization behind anything else becomes x·f + (β − μ·f).
+
+    Before::
+
+        graph(%x: float32[1x2x4x4]) {
+          %conv: float32[1x2x4x4] = conv(%x, float32[2x2x1x1]#w, window=1x1)
+          %batch_normalization: float32[1x2x4x4] = batch_normalization(%conv, float32[2]#g, ...)
+          return y=%batch_normalization
+        }
+
+    After::
+
+        graph(%x: float32[1x2x4x4]) {
+          %conv: float32[1x2x4x4] = conv(%x, float32[2x2x1x1]#fw, float32[2]#b, window=1x1)
+          return y=%conv
+        }
+    """
+
+    requires = (real,)
+    ensures = (real, no_batch_norm)
+    preserves: ClassVar[Preserves] = "reals"
+
+    def rules(self) -> tuple[Rule, ...]:
+        """A normalization becomes affine, then a factor goes into the product in front of it."""
+        return (to_affine, fold_factor, fold_term)
+
+
+def to_affine(node: Op) -> Op | None:
+    """Batch normalization → x·f + (β − μ·f), in float64."""
+    if not isinstance(node, BatchNormalization):
+        return None
+    parameters = (node.gamma, node.beta, node.mean, node.variance)
+    gamma, beta, mean, variance = (
+        p.array.astype(np.float64) for p in parameters if isinstance(p, Constant)
+    )
+    factor = gamma / np.sqrt(variance + node.epsilon)
+    shape = (-1, *(1,) * (node.x.type.rank - 2))
+    f, c = (v.astype(np.float32).reshape(shape) for v in (factor, beta - mean * factor))
+    return Add(Mul(node.x, Constant(f)), Constant(c))
+
+
+def fold_factor(node: Op) -> Op | None:
+    """product·c → product with weights·c and bias·c."""
+    match node:
+        case Mul(Conv(weight=Constant(array=w), bias=bias) as product, Constant(array=c)):
+            factors = _channels(c, node, product, axis=1)
+            if factors is None or not _is_constant(bias):
+                return None
+            weight = w * factors[:, None, None, None]
+            return dataclasses.replace(
+                product, weight=Constant(weight), bias=_scaled(bias, factors)
+            )
+        case Mul(MatMul(b=Constant(array=w), bias=bias) as product, Constant(array=c)):
+            factors = _channels(c, node, product, axis=product.type.rank - 1)
+            if factors is None or not _is_constant(bias):
+                return None
+            return dataclasses.replace(
+                product, b=Constant(w * factors), bias=_scaled(bias, factors)
+            )
+    return None
+
+
+def fold_term(node: Op) -> Op | None:
+    """product + c → product with bias + c."""
+    match node:
+        case Add(Conv(bias=bias) as product, Constant(array=c)):
+            terms = _channels(c, node, product, axis=1)
+        case Add(MatMul(bias=bias) as product, Constant(array=c)):
+            terms = _channels(c, node, product, axis=product.type.rank - 1)
+        case _:
+            return None
+    if terms is None or not _is_constant(bias):
+        return None
+    if isinstance(bias, Constant):
+        terms = bias.array + terms
+    return dataclasses.replace(product, bias=Constant(terms))
+
+
+def _is_constant(bias: Op | None) -> bool:
+    return bias is None or isinstance(bias, Constant)
+
+
+def _scaled(bias: Op | None, factors: np.ndarray) -> Op | None:
+    return Constant(bias.array * factors) if isinstance(bias, Constant) else None
+
+
+def _channels(c: np.ndarray, node: Op, product: Op, axis: int) -> np.ndarray | None:
+    """The constant as one float32 per channel; None where it varies along another axis."""
+    if node.type != product.type:
+        return None
+    padded = c.reshape((1,) * (product.type.rank - c.ndim) + c.shape)
+    if any(d != 1 for i, d in enumerate(padded.shape) if i != axis):
+        return None
+    return np.broadcast_to(padded.reshape(-1), (product.type.shape[axis],)).astype(np.float32)

@@ -1,0 +1,109 @@
+"""Fuse: group ops into kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qcompiler.passes.base import Pass, Preserves
+
+from qcompiler.graph import Graph, Input, Op, fold
+from qcompiler.invariants import unfused
+from qcompiler.ops import (
+    ConvInteger,
+    Elementwise,
+    Fused,
+    MatMulInteger,
+    MaxPool,
+    ReduceSum,
+    Requantize,
+    Table,
+)
+
+ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool)
+ELEMENTWISE = (Elementwise, Requantize, Table)
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Let one kernel compute an accumulation and what happens to its result element by element.
+
+    A group has at most one anchor (a product, sum or pool) and the elementwise ops behind it that
+    are its only users; its other operands, such as the residual of a sum, become operands of the
+    kernel.  Quantize and Dequantize, which compute in float, stay kernels of their own.
+
+    Before::
+
+        %conv_integer: int32[1x2x2x1] = conv_integer(%x, int8[1x1x1x1]#w, window=1x1)
+        %requantize: uint8[1x2x2x1]@1 = requantize(%conv_integer, 2, 1, shift=1)
+
+    After::
+
+        %requantize: uint8[1x2x2x1]@1 = fused(%x, int8[1x1x1x1]#w, 2, 1) (%x0: ...) {
+          %conv_integer: int32[1x2x2x1] = conv_integer(%x0, %x1, window=1x1)
+          %requantize: uint8[1x2x2x1]@1 = requantize(%conv_integer, %x2, %x3, shift=1)
+          return y=%requantize
+        }
+    """
+
+    requires = (unfused,)
+    preserves: ClassVar[Preserves] = "bits"
+
+    def run(self, graph: Graph) -> Graph:
+        """Group greedily along single uses, operands first."""
+        groups: dict[Op, list[Op]] = {}  # root → members, operands first
+        for node in graph.ops:
+            if isinstance(node, ANCHORS):
+                groups[node] = [node]
+            elif isinstance(node, ELEMENTWISE):
+                groups[node] = [*self._extended(node, groups, graph), node]
+        roots = {root: members for root, members in groups.items() if len(members) > 1}
+        if not roots:
+            return graph
+
+        env: dict[Op, Op] = {}
+
+        def visit(node: Op, operands: list[Op]) -> Op:
+            if node in roots:
+                return _fused(node, roots[node], env)
+            if all(a is b for a, b in zip(operands, node.operands, strict=True)):
+                return node
+            return node.with_operands(operands)
+
+        fold(graph.ops, env, visit)
+        return graph.with_outputs(env)
+
+    def _extended(self, node: Op, groups: dict[Op, list[Op]], graph: Graph) -> list[Op]:
+        """The groups of operands that the op joins; they stop being groups of their own."""
+        members: list[Op] = []
+        anchored = False
+        for x in reversed(node.operands):
+            if x not in groups or len(graph.users[x]) != 1 or graph.is_output(x):
+                continue
+            if x.type.shape != node.type.shape:
+                continue
+            has_anchor = isinstance(groups[x][0], ANCHORS)
+            if has_anchor and anchored:
+                continue
+            found = groups.pop(x)
+            members = [*found, *members] if has_anchor else [*members, *found]
+            anchored = anchored or has_anchor
+        return members
+
+
+def _fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:
+    inside = set(members)
+    leaves: dict[Op, Input] = {}
+    local: dict[Op, Op] = {}
+    for node in members:
+        for x in node.operands:
+            if x not in inside and x not in leaves:
+                leaves[x] = Input(x.type, name=f"x{len(leaves)}", sources=())
+    local.update(leaves)
+    for node in members:
+        new = node.with_operands(local[x] for x in node.operands)
+        local[node] = dataclasses.replace(new, name=None)
+    region = Graph(tuple(leaves.values()), {"y": local[root]}, "fused")
+    sources = tuple(dict.fromkeys(s for node in members for s in node.sources))
+    return Fused(tuple(env[x] for x in leaves), region, name=root.name, sources=sources)

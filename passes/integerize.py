@@ -1,0 +1,188 @@
+"""Integerize: real ops between Dequantize and Quantize become integer ops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from qcompiler.passes.affine import Affine, affine
+from qcompiler.passes.base import Preserves, RewritePass
+
+from qcompiler import fixed_point
+from qcompiler.graph import Constant, Input, Op, Rule, fold
+from qcompiler.invariants import quantized
+from qcompiler.ops import (
+    Clip,
+    Concat,
+    Dequantize,
+    Map,
+    MaxPool,
+    Movement,
+    Pad,
+    Quantize,
+    Relu,
+    Requantize,
+    Table,
+)
+from qcompiler.types import Quantization
+
+MAGNITUDE_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True)
+class Integerize(RewritePass):
+    """Compute with codes: quantize(f(dequantize(q), …)) becomes integers in, integers out.
+
+    Whatever is linear in its operands, with a clamp at the end, is accumulators and one dyadic
+    requantization (Jacob et al. 2018, section 2.2; HAWQ-V3, Yao et al. 2021, section 3): products,
+    sums, averages, constant factors and terms.  A function of one 8-bit value is a table of 256
+    entries.  What only moves or compares elements works on the codes.  What none of this matches
+    stays in float between Dequantize and Quantize, still correct, and is reported by name.
+
+    Before::
+
+        %quantize: uint8[1x4]@0.5 = quantize(%x)
+        %dequantize: float32[1x4] = dequantize(%quantize)
+        %relu: float32[1x4] = relu(%dequantize)
+        %quantize_1: uint8[1x4]@0.25 = quantize(%relu)
+
+    After::
+
+        %quantize: uint8[1x4]@0.5 = quantize(%x)
+        %requantize: uint8[1x4]@0.25 = requantize(%quantize, 1073741824, 268435456, shift=29)
+    """
+
+    requires = (quantized,)
+    preserves: ClassVar[Preserves] = "reals"
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Codes that nothing changes, movements and tables before the general affine rule."""
+        return (same_codes, move_codes, to_table, to_requantize)
+
+
+def same_codes(node: Op) -> Op | None:
+    """quantize(dequantize(q)) of one quantization → q."""
+    match node:
+        case Quantize(Dequantize(q), quantization) if q.type.quantization == quantization:
+            return q
+    return None
+
+
+def move_codes(node: Op) -> Op | None:
+    """quantize(move(dequantize(q))) of one quantization → move(q)."""
+    match node:
+        case Quantize(Pad(Dequantize(q), before, after, value), quantization) if (
+            q.type.quantization == quantization
+        ):
+            code = fixed_point.quantize(np.asarray(value), quantization)
+            return Pad(q, before, after, int(code))
+        case Quantize(Movement(Dequantize(q)) | MaxPool(Dequantize(q)) as move, quantization) if (
+            q.type.quantization == quantization
+        ):
+            return move.with_operands((q,))
+        case Quantize(Concat(inputs) as concat, quantization):
+            codes = [x.x for x in inputs if isinstance(x, Dequantize)]
+            if len(codes) == len(inputs) and all(
+                q.type.quantization == quantization for q in codes
+            ):
+                return concat.with_operands(codes)
+    return None
+
+
+def to_table(node: Op) -> Op | None:
+    """quantize(f(dequantize(q))) of an 8-bit q → a table of all 256 codes."""
+    match node:
+        case Quantize(Map(Dequantize(q), region), quantization) if (
+            q.type.dtype in ("uint8", "int8")
+            and (meaning := q.type.quantization) is not None
+            and meaning.axis is None
+        ):
+            codes = np.arange(256, dtype=np.int64) + np.iinfo(q.type.dtype).min
+            reals = fixed_point.dequantize(codes, meaning).astype(np.float32)
+            values = fixed_point.quantize(_evaluate(region.outputs["y"], reals), quantization)
+            return Table(q, Constant(values), quantization)
+    return None
+
+
+def _evaluate(root: Op, x: np.ndarray) -> np.ndarray:
+    """The function at each element of x; NaN, outside its domain, counts as 0."""
+
+    def visit(node: Op, operands: list[np.ndarray]) -> np.ndarray:
+        return x if isinstance(node, Input) else node.numpy(*operands)
+
+    values = fold([root], {}, visit)[root]
+    return np.nan_to_num(np.broadcast_to(values, x.shape).astype(np.float64), nan=0.0)
+
+
+def to_requantize(node: Op) -> Op | None:
+    """quantize(clamp(affine combination)) → accumulators and one requantization."""
+    if not isinstance(node, Quantize):
+        return None
+    value, low, high = _clamps(node.x)
+    if isinstance(value, Quantize) or (form := affine(value)) is None or not form.terms:
+        return None
+    return requantize(form, node.quantization, low, high)
+
+
+def _clamps(value: Op) -> tuple[Op, float, float]:
+    """What is clamped, and the bounds of all clamps behind it."""
+    low, high = -np.inf, np.inf
+    while isinstance(value, (Relu, Clip)):
+        lower, upper = (0.0, None) if isinstance(value, Relu) else (value.low, value.high)
+        # An outer clamp bounds the inner one's bounds as well.
+        if lower is not None:
+            low, high = max(low, min(lower, high)), max(high, min(lower, high))
+        if upper is not None:
+            low, high = min(low, max(upper, low)), min(high, max(upper, low))
+        value = value.x
+    return value, low, high
+
+
+def requantize(form: Affine, q: Quantization, low: float, high: float) -> Op:
+    """The codes of an affine combination of integers, clamped to the real bounds.
+
+    The multipliers take as many bits as keep every sum below 2^62.
+    """
+    ratios = [np.asarray(factor / q.scale[0]) for _, factor in form.terms]
+    flat = np.concatenate([r.reshape(-1) for r in ratios])
+    for bits in range(fixed_point.MULTIPLIER_BITS, 2, -1):
+        multipliers, shift = fixed_point.dyadic(flat, bits)
+        parts = np.split(multipliers, np.cumsum([r.size for r in ratios])[:-1])
+        arrays = [m.reshape(r.shape) for m, r in zip(parts, ratios, strict=True)]
+        offset = _offset(form.constant / q.scale[0], q.zero_point[0], shift)
+        bound = int(np.abs(offset).max(initial=0)) + sum(
+            int(np.abs(m).max(initial=0)) * x.type.magnitude()
+            for m, (x, _) in zip(arrays, form.terms, strict=True)
+        )
+        if bound < MAGNITUDE_LIMIT:
+            break
+    return Requantize(
+        tuple(x for x, _ in form.terms),
+        tuple(Constant(m.astype(np.int32)) for m in arrays),
+        Constant(offset),
+        shift,
+        q,
+        *_code_bounds(q, low, high),
+    )
+
+
+def _offset(constant: np.ndarray, zero_point: int, shift: int) -> np.ndarray:
+    """2^(shift−1), to round half up, and the zero point and real constant, as an int64."""
+    limit = float(MAGNITUDE_LIMIT)
+    exact = np.clip(np.ldexp(np.asarray(constant, np.float64), shift), -limit, limit)
+    return fixed_point.round_half_up(exact) + (zero_point << shift) + (1 << shift - 1)
+
+
+def _code_bounds(q: Quantization, low: float, high: float) -> tuple[int | None, int | None]:
+    """The codes of the bounds, None where the storage's own bound is as tight."""
+    z = q.zero_point[0]
+    codes = [
+        None if np.isinf(v) else int(fixed_point.round_half_up(v / q.scale[0])) + z
+        for v in (low, high)
+    ]
+    lower, upper = codes
+    return (
+        None if lower is None or lower <= q.bounds.low else min(lower, q.bounds.high),
+        None if upper is None or upper >= q.bounds.high else max(upper, q.bounds.low),
+    )

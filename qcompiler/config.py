@@ -1,0 +1,180 @@
+"""What a user can choose about quantization: dataclasses here, YAML on the command line.
+
+activations: uint8
+weights: int8
+residuals: int16
+method: mse
+rules:
+  - pattern: "*/layer4/*"
+    method: percentile
+  - pattern: "head"
+    skip: true
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qcompiler.calibrate import METHODS
+from qcompiler.errors import FileError, QcompilerError, UsageError
+from qcompiler.graph import Op
+from qcompiler.types import Storage
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Overrides for the values and nodes whose name matches a pattern; later rules win.
+
+    Attributes:
+        pattern: Shell pattern (`*`, `?`, `[...]`) on value names and ONNX node names.
+        activations: Storage of 8-bit activations, such as "uint8" or "uint6".
+        weights: Storage of weights, "int2" … "int8".
+        method: Calibration method.
+        skip: Keep the node in float.
+    """
+
+    pattern: str
+    activations: str | None = None
+    weights: str | None = None
+    method: str | None = None
+    skip: bool | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """Which integers represent what.
+
+    Attributes:
+        activations: Storage of operands of products, tables and pools (unsigned: asymmetric).
+        weights: Storage of weights, symmetric per output channel.
+        residuals: Storage of values that sums add to: full 8-bit residual sums ruin transformers.
+        outputs: Storage of the model's outputs and of operands of ops that stay in float; 24 bits
+            convert to float32 exactly.
+        method: How the range of an activation is chosen from its statistics.
+        rules: Overrides by name.
+    """
+
+    activations: str = "uint8"
+    weights: str = "int8"
+    residuals: str = "int16"
+    outputs: str = "int24"
+    method: str = "mse"
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        overrides: tuple[QuantizationConfig | Rule, ...] = (self, *self.rules)
+        for item in overrides:
+            _check_storage("activations", item.activations, 8)
+            _check_storage("weights", item.weights, 8)
+            if item.weights is not None and not Storage(item.weights).signed:
+                raise UsageError(f"weights: expected int2…int8, found {item.weights!r}")
+            if item.method is not None and item.method not in METHODS:
+                expected = ", ".join(METHODS)
+                raise UsageError(f"method {item.method!r}: expected one of {expected}")
+        _check_storage("residuals", self.residuals, 32)
+        _check_storage("outputs", self.outputs, 32)
+
+    def rule(self, node: Op) -> QuantizationConfig:
+        """The configuration for one value: the rules that match its name or sources applied."""
+        chosen = self
+        for rule in self.rules:
+            if matches(rule.pattern, node):
+                changes = {
+                    f.name: value
+                    for f in dataclasses.fields(Rule)
+                    if f.name not in ("pattern", "skip")
+                    and (value := getattr(rule, f.name)) is not None
+                }
+                chosen = dataclasses.replace(chosen, **changes)
+        return chosen
+
+    def skips(self, node: Op) -> bool:
+        """Whether the node is to stay in float."""
+        skip = False
+        for rule in self.rules:
+            if rule.skip is not None and matches(rule.pattern, node):
+                skip = rule.skip
+        return skip
+
+
+def matches(pattern: str, node: Op) -> bool:
+    """Whether a shell pattern matches the value's name or one of its ONNX nodes."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (node.name or "", *node.sources))
+
+
+def load_config(path: str | os.PathLike[str]) -> QuantizationConfig:
+    """Read a configuration from YAML.
+
+    Raises:
+        FileError: the file cannot be read or is no YAML.
+        UsageError: a key or a value that does not exist.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise FileError(f"cannot read configuration {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise FileError(f"configuration {path}, line {line}: not valid YAML") from None
+    try:
+        return config_from(data or {})
+    except QcompilerError as error:
+        raise type(error)(f"configuration {path}: {error}") from None
+
+
+def config_from(data: Any) -> QuantizationConfig:
+    """A configuration from plain mappings and lists.
+
+    Raises:
+        UsageError: a key or a value that does not exist.
+    """
+    values = _fields(data, QuantizationConfig, "")
+    rules = values.pop("rules", [])
+    if not isinstance(rules, list):
+        raise UsageError(f"rules: expected a list, found {rules!r}")
+    made = [_rule(item, i) for i, item in enumerate(rules)]
+    return QuantizationConfig(**values, rules=tuple(made))
+
+
+def _rule(item: Any, index: int) -> Rule:
+    values = _fields(item, Rule, f"rules[{index}].")
+    if "pattern" not in values:
+        raise UsageError(f"rules[{index}]: expected a pattern")
+    return Rule(**values)
+
+
+def _fields(data: Any, kind: type, where: str) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(kind)]
+    if not isinstance(data, dict):
+        raise UsageError(f"{where or 'top level'}: expected a mapping with {_list(names)}")
+    for key, value in data.items():
+        if key not in names:
+            raise UsageError(f"{where}{key}: unknown key, expected one of {_list(names)}")
+        wanted = bool if key == "skip" else list if key == "rules" else str
+        if not isinstance(value, wanted):
+            raise UsageError(f"{where}{key}: expected {wanted.__name__}, found {value!r}")
+    return dict(data)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _check_storage(field: str, name: str | None, bits: int) -> None:
+    if name is None:
+        return
+    try:
+        found = Storage(name)
+    except QcompilerError as error:
+        raise UsageError(f"{field}: {error}") from None
+    if found.bits > bits:
+        raise UsageError(f"{field}: expected at most {bits} bits, found {name!r}")

@@ -1,0 +1,102 @@
+"""Named properties of graphs: each yields the offenders, nothing when it holds.
+
+Passes name them in `requires` and `ensures`, so that a wrong order of passes is a readable error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.ops import (
+    BatchNormalization,
+    ConvInteger,
+    Dequantize,
+    Fused,
+    Map,
+    MatMulInteger,
+    MaxPool,
+    Quantize,
+)
+
+Invariant = Callable[[Graph], Iterator[str]]
+
+
+def well_formed(graph: Graph) -> Iterator[str]:
+    """Every op's type is the one that its operands imply, and operands come before users."""
+    seen: set[Op] = set()
+    for node in graph.ops:
+        if any(x not in seen for x in node.operands):
+            yield f"{node.label()} comes before an operand"
+        if node.infer() != node.type:
+            yield f"{node.label()} has type {node.type}, its operands imply {node.infer()}"
+        seen.add(node)
+
+
+def real(graph: Graph) -> Iterator[str]:
+    """No codes: nothing has a quantization yet."""
+    for node in graph.ops:
+        if isinstance(node, (Quantize, Dequantize)) or node.type.quantization is not None:
+            yield f"{node.label()}: {node.type} is quantized"
+
+
+def no_batch_norm(graph: Graph) -> Iterator[str]:
+    """Every batch normalization is folded."""
+    for node in graph.ops:
+        if isinstance(node, BatchNormalization):
+            yield f"{node.label()} is left"
+
+
+def quantized(graph: Graph) -> Iterator[str]:
+    """Real ops stand between Dequantize and Quantize: the quantized language."""
+    if not any(isinstance(node, Quantize) for node in graph.ops):
+        yield "no value is quantized"
+    for node in graph.ops:
+        if isinstance(node, (ConvInteger, MatMulInteger, Fused)):
+            yield f"{node.label()} belongs to the integer language"
+
+
+def unfused(graph: Graph) -> Iterator[str]:
+    """No kernels have been formed yet."""
+    for node in graph.ops:
+        if isinstance(node, Fused):
+            yield f"{node.label()} is fused"
+
+
+def channels_last(graph: Graph) -> Iterator[str]:
+    """Convolutions and pools have their channels last."""
+    for node in graph.ops:
+        if isinstance(node, (ConvInteger, MaxPool)) and not node.channels_last:
+            yield f"{node.label()} has its channels first"
+
+
+def integer_only(graph: Graph) -> Iterator[str]:
+    """No float between the quantized inputs and the dequantized outputs."""
+    for node in float_ops(graph):
+        yield f"{node.label()} computes {node.type}"
+
+
+def float_ops(graph: Graph) -> Iterator[Op]:
+    """The ops that an integer graph still computes in float.
+
+    Not counted: Quantize of an input, Dequantize that only feeds outputs, and ops that merely move
+    elements next to them.
+    """
+    for node in graph.ops:
+        if isinstance(node, (Input, Constant)):
+            continue
+        at_entry = isinstance(node, Quantize) and isinstance(node.x, Input)
+        at_exit = isinstance(node, Dequantize) and not graph.users[node]
+        if not (at_entry or at_exit) and computes_float(node):
+            yield node
+
+
+def computes_float(node: Op) -> bool:
+    """Whether the op reads or writes floating-point numbers."""
+    if isinstance(node, Fused):
+        return any(computes_float(x) for x in node.region.ops)
+    if isinstance(node, Map):
+        return True
+    if isinstance(node, (Input, Constant)):
+        return False
+    return node.type.is_float or any(x.type.is_float for x in node.operands)
