@@ -1,5 +1,6 @@
 """CPU matrix kernels against a numpy reference, bit for bit, on every ISA that runs here."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Isa, Matmul  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 from tvm.tirx.script import builder as T  # noqa: E402
+
+from qcompiler.errors import ShapeError  # noqa: E402
 
 RAW = Epilogue((), "int32", lambda acc, buffers, index: acc)
 
@@ -24,6 +27,11 @@ def host_target(isa: Isa) -> Target:
 def runs_here(isa: Isa) -> bool:
     target = host_target(isa)
     return all(codegen.target_has_features(feature, target) for feature in isa.features)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> None:
+    tvm.get_global_func("runtime.config_threadpool")(1, 2)
 
 
 @pytest.fixture(params=cpu.ISAS, ids=lambda isa: isa.name)
@@ -92,6 +100,7 @@ CONVS = [
     Conv2d((1, 4, 4, 3), "uint8", 3, (3, 3), groups=3),
     Conv2d((1, 4, 4, 4), "uint8", 8, (3, 3), groups=4),
     Conv2d((1, 1, 1, 1), "uint8", 1, (1, 1), (3, 3), (2, 4, 0, 0)),
+    Conv2d((1, 40, 40, 48), "uint8", 32, (3, 3), (1, 1), (1, 1, 1, 1)),
 ]
 PRODUCTS = [
     Matmul((1, 64), "uint8", 10),
@@ -109,6 +118,30 @@ def test_conv2d(problem: Conv2d, isa: Isa, extreme: bool):
     x = codes(rng, problem.x_shape, problem.x_dtype, extreme)
     w = codes(rng, (o, c // problem.groups, *problem.kernel), "int8", extreme)
     bias = rng.integers(-(2**20), 2**20, o, dtype=np.int32)
+    got = run_kernel(problem, isa, RAW, x, w, bias)
+    assert (got == conv_reference(problem, x, w, bias)).all()
+
+
+def any_conv(rng: np.random.Generator) -> Conv2d:
+    """A small convolution with odd everything."""
+    kernel, strides, dilations = (tuple(map(int, rng.integers(1, e, 2))) for e in (5, 4, 3))
+    pads = tuple(map(int, rng.integers(0, 4, 4)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    n, h, w = (int(v) for v in rng.integers([1, *reach], [10, 20, 20]))
+    groups = int(rng.choice([1, 1, 2, 5]))
+    c, o = (groups * int(v) for v in rng.integers(1, [20, 40]))
+    dtype = str(rng.choice(["uint8", "int8"]))
+    return Conv2d((n, h, w, c), dtype, o, kernel, strides, pads, dilations, groups)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_generated_conv2d(seed: int, isa: Isa):
+    rng = np.random.default_rng(seed)
+    problem = any_conv(rng)
+    c, o = problem.x_shape[3], problem.out_channels
+    x = codes(rng, problem.x_shape, problem.x_dtype, False)
+    w = codes(rng, (o, c // problem.groups, *problem.kernel), "int8", False)
+    bias = rng.integers(-(2**31), 2**31, o, dtype=np.int32)
     got = run_kernel(problem, isa, RAW, x, w, bias)
     assert (got == conv_reference(problem, x, w, bias)).all()
 
@@ -166,3 +199,65 @@ def test_requantize_with_residual_and_table(problem: Conv2d | Matmul, isa: Isa):
     expected = table[np.clip(code, -128, 127) + 128]
     assert len(np.unique(expected)) > 100
     assert (run_kernel(problem, isa, epilogue, x, w, bias, operands) == expected).all()
+
+
+FLOAT_INSTRUCTION = re.compile(
+    r"v?(add|sub|mul|div|min|max|sqrt|rcp|rsqrt|round|rndscale|fn?m(add|sub)|u?comi|cmp|h?add"
+    r"|addsub|dp|scalef)\w*(ps|pd|ss|sd|ph|sh)|v?cvt\w+"  # x86
+    r"|f(add|sub|mul|div|n?madd|n?msub|ml[as]|min|max|sqrt|cmp|cvt|rint)\w*|[su]cvtf"  # aarch64
+)
+HALF_CONVERSIONS = ("__truncsfhf2", "__extendhfsf2")  # TVM adds them to every module, unused
+
+
+def float_instructions(assembly: str) -> set[str]:
+    found, function = set(), ""
+    for line in assembly.splitlines():
+        if label := re.match(r"([A-Za-z_]\w*):", line):
+            function = label[1]
+        words = line.split()
+        if function not in HALF_CONVERSIONS and words and FLOAT_INSTRUCTION.fullmatch(words[0]):
+            found.add(words[0])
+    return found
+
+
+INTEGER_ONLY = [
+    Conv2d((1, 9, 9, 5), "int8", 40, (3, 3), (1, 1), (1, 1, 1, 1)),
+    Conv2d((1, 8, 9, 24), "uint8", 24, (3, 3), groups=24),
+]
+
+
+def assembly_of(problem: Conv2d, isa: Isa, epilogue: Epilogue, target: Target) -> str:
+    module = tvm.IRModule({"main": cpu.build(problem, isa, epilogue)})
+    return tvm.compile(module, target=target).mod.inspect_source("asm")
+
+
+@pytest.mark.parametrize("problem", INTEGER_ONLY, ids=str)
+def test_no_floating_point_instruction(problem: Conv2d, isa: Isa):
+    assert not float_instructions(assembly_of(problem, isa, RAW, host_target(isa)))
+
+
+def test_floating_point_instructions_are_seen(isa: Isa):
+    scaled = Epilogue((), "float32", lambda acc, buffers, index: T.cast(acc, "float32") * 0.1)
+    assert float_instructions(assembly_of(INTEGER_ONLY[0], isa, scaled, host_target(isa)))
+
+
+@pytest.mark.parametrize("problem", INTEGER_ONLY, ids=str)
+def test_generic_kernel_compiles_for_aarch64(problem: Conv2d):
+    target = Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
+    assembly = assembly_of(problem, cpu.GENERIC, RAW, target)
+    assert "smlal" in assembly or "smull" in assembly
+    assert not float_instructions(assembly)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in cpu.ISAS if isa.dot], ids=lambda isa: isa.name)
+def test_dot_instruction_is_used(isa: Isa):
+    target = Target({"kind": "llvm", "mcpu": isa.mcpu})
+    assert all(codegen.target_has_features(feature, target) for feature in isa.features)
+    assembly = assembly_of(INTEGER_ONLY[0], isa, RAW, target)
+    assert {4: "vpdpbusd", 2: "pmaddwd"}[isa.group] in assembly
+    assert "pmaddubsw" not in assembly
+
+
+def test_index_beyond_int32_is_refused(isa: Isa):
+    with pytest.raises(ShapeError, match="2147483648 elements"):
+        cpu.build(Conv2d((8, 4096, 4096, 16), "uint8", 16, (1, 1)), isa, RAW)

@@ -7,11 +7,15 @@ Describe the problem, pack its weights once, build its kernel once::
     packed_weight, packed_bias = pack(problem, isa, weight, bias)
     function = build(problem, isa, epilogue, name="conv0")
 
-The function takes x, packed weight, packed bias, the epilogue's operands, out.  Problems and
-`Isa` are frozen and hashable: equal ones share a kernel.  `packed_types`
-tells shape and dtype of the packed pair without packing.
+The function takes x, packed weight, packed bias, the epilogue's operands, out.  Problems and `Isa`
+are frozen and hashable: equal ones share a kernel.  `packed_types` tells shape and dtype of the
+packed pair without packing.  `ISAS` lists the instruction sets, fastest first; the compilation
+target needs the features of the one chosen.
 
 ``out`` must not share memory with any other argument.
+
+Files: `problem` says what is computed, `plan` how it is cut into tiles, `pack` how weights lie in
+memory, `build` puts the function together from `tile`, `reduction` and `epilogue`.
 """
 
 from .build import build

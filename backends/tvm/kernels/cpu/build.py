@@ -20,6 +20,10 @@ from .problem import Conv2d, Epilogue, Expr, Matmul
 from .reduction import accumulate
 from .tile import bind_tile, tile_count
 
+# Below these, waking another thread takes longer than it saves (about a microsecond).
+_PARALLEL_CYCLES = 8000
+_PARALLEL_COPY = 65536  # elements
+
 
 def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "main") -> PrimFunc:
     """Generate the kernel of a problem.
@@ -50,7 +54,7 @@ def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "m
         source = _flat(x, math.prod(problem.x_shape), problem.x_dtype)
         if plan.copied:
             source = _copy_with_borders(plan, source)
-        with T.parallel(tile_count(plan)) as index:
+        with _loop(tile_count(plan), plan.cycles > _PARALLEL_CYCLES) as index:
             tile = bind_tile(plan, index)
             sums = accumulate(plan, tile, source, weight, bias)
             store_tile(plan, tile, sums, epilogue, operands, out)
@@ -59,6 +63,10 @@ def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "m
 
 def _argument(name: str, shape: Sequence[int], dtype: str) -> Expr:
     return T.arg(name, T.buffer(tuple(shape), dtype, layout=None))
+
+
+def _loop(extent: int, parallel: bool) -> Expr:
+    return T.parallel(extent) if parallel else T.serial(extent)
 
 
 def _flat(buffer: Expr, size: int, dtype: str) -> Expr:
@@ -78,7 +86,7 @@ def _copy_with_borders(plan: Plan, x: Expr) -> Expr:
     copied = min(w * c, line - before)
     source = T.alloc_buffer((n * rows * line + plan.isa.group,), plan.source_dtype, layout=None)
     zero = T.IntImm(plan.source_dtype, 0)
-    with T.parallel(n * rows) as index:
+    with _loop(n * rows, n * rows * line > _PARALLEL_COPY) as index:
         row = T.bind(index % rows - top)
         start = T.bind(index * line)
         with T.If(T.And(row >= 0, row < h)):

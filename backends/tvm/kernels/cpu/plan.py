@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qcompiler.errors import ShapeError
+
 from .isa import Isa
 from .problem import Conv2d, Matmul, as_conv2d
 
@@ -17,6 +19,7 @@ _DOTS_PER_CYCLE = 2
 _LOADS_PER_CYCLE = 2
 _DOT_LATENCY = 4
 _EPILOGUE_CYCLES = 8
+_MOST_ELEMENTS = 2**31 - 1
 _MOST_PIXELS = 15  # TVM keeps buffers below 1024 bytes on the stack: 15 pixels of 16 int32
 
 
@@ -43,6 +46,7 @@ class Plan:
         vectors: Accumulator vectors per output pixel of a tile.
         panel_lanes: Output channels that a panel stores, ``lanes·vectors`` or fewer.
         panels: Panels per group (depthwise: altogether).
+        cycles: Estimated time on one core.
     """
 
     conv: Conv2d
@@ -57,6 +61,7 @@ class Plan:
     vectors: int
     panel_lanes: int
     panels: int
+    cycles: float
 
     @property
     def groups(self) -> int:
@@ -90,8 +95,18 @@ class Plan:
 
 
 def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
-    """Cut a problem for an instruction set; the same arguments give the same plan."""
+    """Cut a problem for an instruction set; the same arguments give the same plan.
+
+    Raises:
+        ShapeError: A tensor has more elements than an int32 index reaches.
+    """
     conv = as_conv2d(problem)
+    for shape in (problem.x_shape, problem.out_shape):
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise ShapeError(
+                f"a tensor {list(shape)} of {math.prod(shape)} elements, but CPU kernels index "
+                f"at most {_MOST_ELEMENTS}: choose a smaller batch"
+            )
     _, h, w, c = conv.x_shape
     _, oh, ow, outputs = conv.out_shape
     (kh, kw), (dh, dw), (sh, sw) = conv.kernel, conv.dilations, conv.strides
@@ -110,7 +125,7 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
     if run_of_taps:
         taps = taps[:1]
     steps = math.prod(extent for extent, _ in taps) * _ceil(depth, isa.group)
-    tile, vectors = _choose_tile((oh, ow), outputs, steps, isa, 1 if conv.depthwise else 4)
+    tile, vectors, cycles = _choose_tile((oh, ow), outputs, steps, isa, 1 if conv.depthwise else 4)
     lanes = min(outputs, isa.lanes * vectors)
     return Plan(
         conv=conv,
@@ -125,15 +140,16 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
         vectors=vectors,
         panel_lanes=lanes,
         panels=_ceil(outputs, lanes),
+        cycles=cycles * conv.x_shape[0] * (1 if conv.depthwise else conv.groups),
     )
 
 
 def _choose_tile(
     pixels: tuple[int, int], outputs: int, steps: int, isa: Isa, most_vectors: int
-) -> tuple[tuple[int, int], int]:
-    """Rows and columns, and vectors, of the tile with the least estimated time."""
+) -> tuple[tuple[int, int], int, float]:
+    """Tile rows and columns, vectors and estimated cycles per image of the quickest tile."""
 
-    def cycles(choice: tuple[int, int, int]) -> tuple[float, int]:
+    def cycles(choice: tuple[int, int, int]) -> float:
         rows, cols, vectors = choice
         tile = rows * cols
         dots = tile * vectors / _DOTS_PER_CYCLE
@@ -141,10 +157,11 @@ def _choose_tile(
         tiles = _ceil(pixels[0], rows) * _ceil(pixels[1], cols)
         panels = _ceil(outputs, isa.lanes * vectors)
         step = max(dots, loads, _DOT_LATENCY)
-        return tiles * panels * (steps * step + tile * vectors * _EPILOGUE_CYCLES), -tile
+        return tiles * panels * (steps * step + tile * vectors * _EPILOGUE_CYCLES)
 
-    rows, cols, vectors = min(_tiles(pixels, outputs, isa, most_vectors), key=cycles)
-    return (rows, cols), vectors
+    choices = _tiles(pixels, outputs, isa, most_vectors)
+    best = min(choices, key=lambda choice: (cycles(choice), -choice[0] * choice[1]))
+    return best[:2], best[2], cycles(best)
 
 
 def _tiles(

@@ -13,6 +13,11 @@ Expr = Any
 class Epilogue:
     """Elementwise end of a kernel, applied to each int32 accumulator before it is stored.
 
+    ``value`` is called inside a vectorised loop over output channels, so it must not bind
+    variables.  Two forms become single instructions: the product of an int32 cast to int64 with
+    another (``vpmuldq``; a multiplier stored as int64 costs a full 64-bit product), and, as the
+    last step, an element of an 8-bit operand of shape [256] (``vpermi2b``).
+
     Attributes:
         operands: Shape and dtype of each further buffer argument.
         dtype: Output dtype.
