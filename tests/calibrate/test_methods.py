@@ -21,6 +21,8 @@ TENSORS = {
     "negative": -np.abs(generator.standard_normal(20_000)),
     "skewed": generator.gamma(2.0, size=20_000) - 0.3,
     "outlier": np.append(generator.standard_normal(20_000), 199.0),
+    "lopsided": np.append(-4 * generator.random(9_000), 0.3 * generator.random(9_000)),
+    "one far": np.concatenate([-4 * generator.random(20_000), generator.random(20_000), [14.0]]),
     "attention": generator.dirichlet(np.full(100, 0.1), 200).reshape(-1),
 }
 TENSORS = {name: x.astype(np.float32) for name, x in TENSORS.items()}
