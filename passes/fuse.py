@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from qcompiler.passes.base import Pass, Preserves
 
-from qcompiler.graph import Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.invariants import unfused
 from qcompiler.ops import (
     ConvInteger,
@@ -31,7 +31,8 @@ class Fuse(Pass):
 
     A group has at most one anchor (a product, sum or pool) and the elementwise ops behind it that
     are its only users; its other operands, such as the residual of a sum, become operands of the
-    kernel.  Quantize and Dequantize, which compute in float, stay kernels of their own.
+    kernel, constants move inside.  Quantize and Dequantize, which compute in float, stay kernels
+    of their own.
 
     Before::
 
@@ -40,9 +41,9 @@ class Fuse(Pass):
 
     After::
 
-        %requantize: uint8[1x2x2x1]@1 = fused(%x, int8[1x1x1x1]#w, 2, 1) (%x0: ...) {
-          %conv_integer: int32[1x2x2x1] = conv_integer(%x0, %x1, window=1x1)
-          %requantize: uint8[1x2x2x1]@1 = requantize(%conv_integer, %x2, %x3, shift=1)
+        %requantize: uint8[1x2x2x1]@1 = fused(%x) (%x0: uint8[1x2x2x1]@1) {
+          %conv_integer: int32[1x2x2x1] = conv_integer(%x0, int8[1x1x1x1]#w, window=1x1)
+          %requantize: uint8[1x2x2x1]@1 = requantize(%conv_integer, 2, 1, shift=1)
           return y=%requantize
         }
     """
@@ -94,13 +95,10 @@ class Fuse(Pass):
 
 def _fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:
     inside = set(members)
-    leaves: dict[Op, Input] = {}
-    local: dict[Op, Op] = {}
-    for node in members:
-        for x in node.operands:
-            if x not in inside and x not in leaves:
-                leaves[x] = Input(x.type, name=f"x{len(leaves)}", sources=())
-    local.update(leaves)
+    operands = dict.fromkeys(x for node in members for x in node.operands if x not in inside)
+    values = [x for x in operands if not isinstance(x, Constant)]
+    leaves = {x: Input(x.type, name=f"x{i}", sources=()) for i, x in enumerate(values)}
+    local: dict[Op, Op] = {x: leaves.get(x, x) for x in operands}
     for node in members:
         new = node.with_operands(local[x] for x in node.operands)
         local[node] = dataclasses.replace(new, name=None)

@@ -1,0 +1,52 @@
+"""Ranges of a graph's values, from running it on samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+
+from qcompiler.calibrate.collect import CollectOptions, collect
+from qcompiler.calibrate.feeds import Feed
+from qcompiler.calibrate.methods import METHODS
+from qcompiler.calibrate.statistics import Statistics
+from qcompiler.graph import Graph
+from qcompiler.types import Storage
+
+
+@dataclass(frozen=True)
+class CalibratedRanges:
+    """Statistics by value name, as the ranges that `InsertQdq` asks for."""
+
+    statistics: Mapping[str, Statistics]
+
+    def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
+        """The range of a value for codes of that storage.
+
+        Wide codes have steps to spare, so that clipping could only lose: they cover all that was
+        seen, whatever the method.
+
+        Args:
+            name: The value's name in the graph.
+            storage: Signed: the range is symmetric.
+            method: A key of `METHODS`.
+        """
+        bounds = Storage(storage)
+        chosen = METHODS[method if bounds.bits <= 8 else "min-max"]()
+        levels = bounds.high - bounds.low + 1
+        return self.statistics[name].range(chosen, levels, bounds.signed)
+
+
+def calibrate(
+    graph: Graph, values: Sequence[str], feeds: Iterable[Feed], options: CollectOptions
+) -> CalibratedRanges:
+    """Run a real graph in ONNX Runtime and keep statistics of the named values.
+
+    Raises:
+        CalibrationError: no feeds, or a value that is NaN or infinite.
+    """
+    from qcompiler.backends.onnx import to_model
+
+    model = onnx_ir.to_proto(to_model(graph))
+    return CalibratedRanges(collect(model, values, feeds, options=options))

@@ -1,0 +1,81 @@
+"""The figures at the end of a compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.invariants import computes_float, float_ops
+from qcompiler.ops import Conv, ConvInteger, MatMul, MatMulInteger, Quantize
+
+if TYPE_CHECKING:
+    from qcompiler.artifact import CompiledModel
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a model.
+
+    Attributes:
+        operators_integer: Ops of the integer graph that compute with integers.
+        operators_float: Ops that stayed in float, entry and exit not counted.
+        float_names: Those ops, in the user's node names.
+        macs_integer: Multiply-accumulates in integers.
+        macs: All multiply-accumulates.
+        bytes_before: Constants of the float model.
+        bytes_after: Constants of the integer model.
+        file_bytes: The library.
+        seconds: Stage → wall time.
+    """
+
+    operators_integer: int
+    operators_float: int
+    float_names: tuple[str, ...]
+    macs_integer: int
+    macs: int
+    bytes_before: int
+    bytes_after: int
+    file_bytes: int
+    seconds: Mapping[str, float]
+
+
+def summarize(
+    graph: Graph, integer: Graph, compiled: CompiledModel | None, seconds: Mapping[str, float]
+) -> Summary:
+    """Compare a real graph with what became of it."""
+    floats = list(float_ops(integer))
+    counted = [
+        node
+        for node in integer.ops
+        if not isinstance(node, (Input, Constant, Quantize)) and not computes_float(node)
+    ]
+    return Summary(
+        operators_integer=len(counted),
+        operators_float=len(floats),
+        float_names=tuple(node.label() for node in floats),
+        macs_integer=sum(macs(node) for node in counted),
+        macs=sum(macs(node) for node in integer.ops),
+        bytes_before=constant_bytes(graph),
+        bytes_after=constant_bytes(integer),
+        file_bytes=0 if compiled is None else compiled.file_bytes,
+        seconds=dict(seconds),
+    )
+
+
+def constant_bytes(graph: Graph) -> int:
+    """Bytes of all constants."""
+    return sum(node.type.nbytes for node in graph.ops if isinstance(node, Constant))
+
+
+def macs(node: Op) -> int:
+    """Multiply-accumulates of one product; 0 for anything else."""
+    match node:
+        case Conv(weight=weight) | ConvInteger(weight=weight):
+            return node.type.size * int(np.prod(weight.type.shape[1:]))
+        case MatMul(a) | MatMulInteger(a):
+            return node.type.size * a.type.shape[-1]
+    return 0
