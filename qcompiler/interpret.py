@@ -31,7 +31,8 @@ def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndar
         if isinstance(node, Input):
             env[node] = np.ascontiguousarray(feeds[str(node.name)])
         else:
-            env[node] = node.numpy(*(env[x] for x in node.operands))
+            with np.errstate(all="ignore"):  # infinities and NaN are values like any other
+                env[node] = node.numpy(*(env[x] for x in node.operands))
         if graph.is_output(node):
             results[node] = env[node]
         for x in dict.fromkeys(node.operands):
