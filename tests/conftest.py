@@ -1,0 +1,7 @@
+"""Shared by all tests: the helpers beside this file are importable by their plain names."""
+
+import sys
+from pathlib import Path
+
+# Appended and not inserted: the folder has subfolders named like packages elsewhere.
+sys.path.append(str(Path(__file__).parent))

@@ -1,0 +1,372 @@
+"""Small examples of every op, for the tests that are generated from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcompiler.graph import Constant, Graph, Input, Op, toposort
+from qcompiler.ops import (
+    Abs,
+    Add,
+    AveragePool,
+    BatchNormalization,
+    Cast,
+    Clip,
+    Concat,
+    Conv,
+    ConvInteger,
+    Dequantize,
+    Div,
+    Elu,
+    Erf,
+    Exp,
+    Expand,
+    Floor,
+    FloorDiv,
+    Fused,
+    GreaterEqual,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    Log,
+    Lookup,
+    Map,
+    MatMul,
+    MatMulInteger,
+    Maximum,
+    MaxPool,
+    Minimum,
+    Mul,
+    Pad,
+    Quantize,
+    ReduceMean,
+    ReduceSum,
+    Relu,
+    Requantize,
+    Reshape,
+    Select,
+    ShiftRight,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Sqrt,
+    Sub,
+    Table,
+    Tanh,
+    Transpose,
+    Window,
+)
+from qcompiler.types import FLOAT, Quantization, TensorType
+
+INF, NAN = float("inf"), float("nan")
+
+
+@dataclass(frozen=True)
+class Values:
+    """What an input may hold: low…high, and `special` values that some elements take."""
+
+    low: float
+    high: float
+    special: tuple[float, ...] = ()
+
+    def random(self, rng: np.random.Generator, type: TensorType) -> np.ndarray:
+        """Random elements; bounds and special values at random places."""
+        if type.is_float:
+            array = rng.uniform(self.low, self.high, type.shape).astype(type.dtype)
+        else:
+            array = rng.integers(
+                int(self.low), int(self.high), type.shape, np.int64, endpoint=True
+            ).astype(type.dtype)
+        special = (self.low, self.high, *self.special)
+        places = rng.permutation(array.size)[: len(special)]
+        array.reshape(-1)[places] = np.array(special[: array.size], type.dtype)
+        return array
+
+    def constant(self, type: TensorType, high: bool) -> np.ndarray:
+        """One of the bounds everywhere."""
+        return np.full(type.shape, self.high if high else self.low, type.dtype)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A graph with what to feed to it.
+
+    Attributes:
+        name: Unique among the examples.
+        graph: With outputs of any language.
+        values: What each input may hold, in the order of the inputs.
+    """
+
+    name: str
+    graph: Graph
+    values: tuple[Values, ...]
+
+    def feeds(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Random feeds, extreme values among them."""
+        pairs = zip(self.graph.inputs, self.values, strict=True)
+        return {str(x.name): v.random(rng, x.type) for x, v in pairs}
+
+    def corners(self) -> Iterator[dict[str, np.ndarray]]:
+        """Feeds in which every input holds one of its bounds everywhere."""
+        for bounds in itertools.product((False, True), repeat=min(len(self.values), 3)):
+            bounds = (*bounds, *[False] * (len(self.values) - len(bounds)))
+            triples = zip(self.graph.inputs, self.values, bounds, strict=True)
+            yield {str(x.name): v.constant(x.type, b) for x, v, b in triples}
+
+    @property
+    def op(self) -> Op:
+        """The op of which this is an example."""
+        (node,) = self.graph.outputs.values()
+        return node
+
+
+_values: dict[Op, Values] = {}
+_count = itertools.count()
+
+
+def given(
+    dtype: str,
+    *shape: int,
+    low: float | None = None,
+    high: float | None = None,
+    special: tuple[float, ...] = (),
+    quantization: Quantization | None = None,
+) -> Input:
+    """An input, and what it may hold: by default every code of its type, or −4…4."""
+    type = TensorType(dtype, shape, quantization)
+    if type.is_integer:
+        bounds = quantization.bounds if quantization else np.iinfo(dtype)
+        least, most = (
+            (bounds.min, bounds.max) if isinstance(bounds, np.iinfo) else (bounds.low, bounds.high)
+        )
+    else:
+        least, most = (0, 1) if dtype == "bool" else (-4.0, 4.0)
+    x = Input(type, name=f"x{next(_count)}")
+    _values[x] = Values(least if low is None else low, most if high is None else high, special)
+    return x
+
+
+def codes(storage: str, *shape: int, scale: float = 0.1, zero: int = 0) -> Input:
+    """An input of codes that have a meaning."""
+    q = Quantization.per_tensor(storage, scale, zero)
+    return given(q.bounds.dtype, *shape, quantization=q)
+
+
+def f32(*shape: int, low: float = -4.0, high: float = 4.0) -> Input:
+    """A float32 input."""
+    return given(FLOAT, *shape, low=low, high=high)
+
+
+def example(name: str, node: Op) -> Example:
+    """The example of one op on inputs that `given` made."""
+    inputs = tuple(x for x in toposort([node]) if isinstance(x, Input))
+    return Example(name, Graph(inputs, {"y": node}, name), tuple(_values[x] for x in inputs))
+
+
+def constant(dtype: str, *shape: int, seed: int = 0, quantization: bool = False) -> Constant:
+    """Random numbers of all sizes; for integers the extremes are among them."""
+    rng = np.random.default_rng(seed)
+    if dtype == FLOAT:
+        return Constant(rng.standard_normal(shape).astype(FLOAT))
+    info = np.iinfo(dtype)
+    array = rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+    array.reshape(-1)[:2] = (info.min, info.max)[: array.size]
+    scales = rng.uniform(0.01, 0.1, shape[-1])
+    q = Quantization.per_channel(dtype, scales, len(shape) - 1) if quantization else None
+    return Constant(array, TensorType(dtype, shape, q))
+
+
+def _arithmetic() -> Iterator[Op]:
+    for cls in (Add, Sub, Mul, Minimum, Maximum, GreaterEqual):
+        yield cls(f32(2, 3), f32(2, 3))
+        yield cls(given("int64", 2, 1, 4), given("int64", 3, 1))
+        yield cls(given("int32", 5), Constant(np.array(-7, np.int32)))
+    for cls in (Minimum, Maximum, GreaterEqual):
+        yield cls(given("int16", 2, 1, 4), given("int16", 3, 1))
+        yield cls(given("uint8", 7), given("uint8", 1))
+    yield Div(f32(2, 3), f32(3, low=0.5))
+    yield Div(f32(2, 1, 3), f32(2, 1, low=-3.0, high=-0.5))
+    yield FloorDiv(given("int32", 40), given("int32", 40, low=1, high=9))
+    yield FloorDiv(given("int64", 3, 40), given("int64", 3, 1, low=1))
+    yield FloorDiv(given("int16", 40), Constant(np.array(7, np.int16)))
+    wide = dict(low=1 - 2**62, high=2**62 - 1)
+    yield ShiftRight(given("int64", 4, 63, **wide), given("int64", 63, low=0, high=62))
+    yield ShiftRight(given("int64", 50, low=-5, high=5), Constant(np.array(1, np.int64)))
+    yield ShiftRight(given("int64", 50, **wide), Constant(np.array(62, np.int64)))
+    for dtype in (FLOAT, "int8", "int16", "int64", "bool"):
+        yield Select(given("bool", 2, 1, 3), given(dtype, 4, 3), given(dtype))
+    for dtype in ("int8", "int16", "uint16", "int32", "int64"):
+        yield Clip(given(dtype, 3, 20), 3, 100)
+    yield Clip(f32(3, 5), 0.0, 6.0)
+    yield Clip(f32(3, 5), high=1.5)
+    yield Clip(f32(3, 5), low=-0.25)
+    yield Clip(given("int16", 9))
+    yield Cast(given("int64", 9, low=-(2**31), high=2**31 - 1), "int32")
+    yield Cast(given("int32", 9, low=-128, high=127), "int8")
+    yield Cast(given("uint8", 2, 3), "int64")
+    yield Cast(given("int32", 9), FLOAT)
+    yield Cast(f32(9, low=0, high=255), "uint8")
+    yield Cast(given("bool", 9), "int32")
+    yield Cast(f32(9), "float64")
+    yield Floor(given(FLOAT, 9, special=(-0.0, 0.5, -0.5, 3.0, -3.0, INF, -INF)))
+    yield Floor(given("float64", 2, 3))
+
+
+def _functions() -> Iterator[Op]:
+    for cls in (Relu, LeakyRelu, Elu, HardSigmoid, HardSwish, Sigmoid, Tanh, Erf, Exp, Abs):
+        yield cls(f32(2, 3, 5, low=-20, high=20))
+        yield cls(given(FLOAT, 9, special=(0.0, -0.0, 3.0, -3.0, 1e-6)))
+    yield LeakyRelu(f32(9), 0.2)
+    yield LeakyRelu(f32(9), -1.5)
+    yield Elu(f32(9), 0.3)
+    yield HardSigmoid(f32(9, low=-9, high=9), 1 / 6, 0.5)
+    for cls in (Log, Sqrt):
+        yield cls(f32(2, 3, low=1e-3, high=100))
+        yield cls(f32(9, low=0.5, high=2))
+
+
+def _windows(kernel: tuple[int, int]) -> list[Window]:
+    return [
+        Window(kernel),
+        Window(kernel, (2, 1), (1, 1, 1, 1)),
+        Window(kernel, (1, 2), (0, 1, 2, 1), (2, 1)),
+    ]
+
+
+def _real() -> Iterator[Op]:
+    for window in _windows((3, 3)):
+        yield Conv(f32(2, 3, 7, 8), f32(4, 3, 3, 3), f32(4), window)
+        yield Conv(f32(1, 4, 7, 7), constant(FLOAT, 8, 2, 3, 3), None, window, groups=2)
+        yield Conv(f32(1, 3, 7, 7), constant(FLOAT, 6, 1, 3, 3), f32(6), window, groups=3)
+    for window in _windows((2, 3)):
+        yield AveragePool(f32(2, 3, 7, 8), window)
+        yield MaxPool(f32(2, 3, 7, 8), window)
+    yield Conv(f32(2, 3, 4, 4), f32(5, 3, 1, 1), None, Window((1, 1)))
+    yield MatMul(f32(2, 3), f32(3, 4), f32(4))
+    yield MatMul(f32(2, 1, 5, 3), f32(4, 3, 2))
+    yield MatMul(f32(3, 3), constant(FLOAT, 2, 3, 1))
+    for shape in ((2, 3, 4, 4), (5, 3)):
+        parameters = [f32(3), f32(3), f32(3), f32(3, low=0.1)]
+        yield BatchNormalization(f32(*shape), *parameters, epsilon=1e-3)
+    yield ReduceMean(f32(2, 3, 4, 5), (2, 3))
+    yield ReduceMean(f32(2, 3), (0,))
+    yield Softmax(f32(2, 3, 4, low=-50, high=50), 2)
+    yield Softmax(f32(2, 3, 4), 1)
+
+
+def _integer() -> Iterator[Op]:
+    for window, last in itertools.product(_windows((3, 3)), (False, True)):
+
+        def image(channels: int, last: bool = last) -> tuple[int, ...]:
+            return (2, 7, 8, channels) if last else (2, channels, 7, 8)
+
+        x, bias = codes("uint8", *image(3), zero=7), constant("int32", 4)
+        small = Constant(bias.array // 2)
+        yield ConvInteger(x, constant("int8", 4, 3, 3, 3), small, window, 1, last)
+        weight = given("int8", 6, 2, 3, 3)
+        yield ConvInteger(codes("int8", *image(4)), weight, None, window, 2, last)
+        weight = constant("int8", 6, 1, 3, 3)
+        yield ConvInteger(given("uint8", *image(3)), weight, None, window, 3, last)
+        for dtype in ("uint8", "int8", "int16", "int32"):
+            yield MaxPool(given(dtype, *image(3)), window, last)
+    yield MatMulInteger(codes("uint8", 3, 300, zero=9), constant("int8", 300, 5, quantization=True))
+    yield MatMulInteger(given("uint8", 2, 1, 5, 70), given("int8", 3, 70, 4))
+    yield MatMulInteger(
+        given("int8", 2, 2, 5, 70), given("int8", 70, 4), given("int32", 4, low=-9, high=9)
+    )
+    for dtype, axes in (("int8", (1,)), ("uint16", (0, 2)), ("int16", (2,)), ("uint8", ())):
+        yield ReduceSum(given(dtype, 2, 3, 40), axes)
+    yield ReduceSum(codes("int24", 2, 3, 40), (2,))
+    yield Lookup(given("int32", 2, 30, low=0, high=255), constant("int8", 256))
+    yield Lookup(given("int32", 30, low=0, high=8), given("int16", 9))
+
+
+def _movement() -> Iterator[Op]:
+    for dtype in ("uint8", "int16", "int32", FLOAT):
+        x = [given(dtype, 2, 3, 4) for _ in range(7)]
+        yield Reshape(x[0], (4, 1, 6))
+        yield Transpose(x[1], (2, 0, 1))
+        yield Slice(x[2], (0, 1, 0), (2, 3, 4), (1, 1, 3))
+        yield Pad(x[3], (0, 1, 0), (2, 0, 3), 5)
+        yield Expand(given(dtype, 3, 1), (2, 3, 4))
+        yield Concat((x[4], given(dtype, 2, 1, 4), x[5]), 1)
+    yield Pad(codes("uint8", 1, 2, 3, 3, zero=128), (0, 0, 1, 1), (0, 0, 1, 1), 128)
+    yield Reshape(given("int8"), (1, 1))
+    yield Expand(given("int8"), (2, 2))
+    channels = Quantization("int8", (0.1, 0.2, 0.3), (0, 1, -2), 1)
+    yield Transpose(given("int8", 2, 3, 4, quantization=channels), (1, 2, 0))
+
+
+def _quantized() -> Iterator[Op]:
+    scale = 0.05
+    ties = tuple((k + 0.5) * scale for k in (-3, -2, -1, 0, 1, 2, 100, 127))
+    special = (NAN, INF, -INF, 0.0, -0.0, 3e38, -3e38, 1e-40, *ties)
+    for storage, zero in (
+        ("uint8", 128), ("uint8", 0), ("int8", -3), ("int16", 0), ("uint16", 70), ("int6", 1),
+        ("uint4", 15), ("int32", 5), ("int24", 0), ("uint32", 9),
+    ):  # fmt: skip
+        q = Quantization.per_tensor(storage, scale, zero)
+        yield Quantize(given(FLOAT, 3, 40, low=-30, high=30, special=special), q)
+        yield Dequantize(codes(storage, 3, 40, scale=scale, zero=zero))
+    q = Quantization("uint8", (0.01, 0.02, 0.3), (0, 128, 255), 1)
+    yield Quantize(given(FLOAT, 2, 3, 9, special=special), q)
+    yield Dequantize(given("uint8", 2, 3, 9, quantization=q))
+
+
+def _requantize() -> Iterator[Op]:
+    half = 1 << 30
+    for storage in ("uint8", "int8", "int16", "int5", "int32"):
+        q = Quantization.per_tensor(storage, 0.1, 3)
+        m = Constant(np.array([half + 1, -half, 0, 12345], np.int32))
+        offset = Constant(np.array([half, half, -half, 1 << 45], np.int64))
+        yield Requantize((given("int32", 2, 30, 4),), (m,), offset, 31, q)
+    q = Quantization.per_tensor("int16", 0.1)
+    one, many = Constant(np.array(1 << 20, np.int32)), Constant(np.full((3, 1), -77, np.int32))
+    rounding = Constant(np.array(1 << 19, np.int64))
+    inputs = (given("int8", 2, 3, 9), given("int32", 3, 9))
+    yield Requantize(inputs, (one, many), rounding, 20, q, low=0)
+    yield Requantize((given("uint16", 2, 9),), (one,), rounding, 1, q, low=-5, high=1000)
+    yield Requantize((given("int8", 2, 9),), (one,), rounding, 62, q)
+    for dtype, result in (("uint8", "int8"), ("int8", "uint8"), ("int8", "int16")):
+        meaning = Quantization.per_tensor(result, 0.1)
+        yield Table(given(dtype, 3, 100), constant(result, 256, seed=3), meaning)
+
+
+def _region(build: Callable[..., Op], *types: TensorType) -> Graph:
+    inputs = tuple(Input(t, name=f"r{i}") for i, t in enumerate(types))
+    return Graph(inputs, {"y": build(*inputs)}, "region")
+
+
+def _regions() -> Iterator[Op]:
+    x = f32(2, 3)
+    yield Map(x, _region(lambda v: Mul(v, Sigmoid(v)), x.type))
+    x = f32(9)
+    cube = _region(lambda v: Tanh(Add(Mul(Mul(v, v), v), Constant(np.array(1, FLOAT)))), x.type)
+    yield Map(x, cube)
+    a, b = codes("uint8", 4, 30), codes("int8", 4, 30)
+    q = Quantization.per_tensor("int16", 0.1)
+    m, offset = Constant(np.array(3 << 20, np.int32)), Constant(np.array(1 << 20, np.int64))
+    region = _region(lambda a, b: Requantize((a, b), (m, m), offset, 21, q), a.type, b.type)
+    yield Fused((a, b), region)
+    a = codes("uint8", 5, 70)
+    product = MatMulInteger  # with its epilogue, as one kernel
+    weight, meaning = constant("int8", 70, 4), Quantization.per_tensor("uint8", 0.1, 3)
+    region = _region(lambda v: Requantize((product(v, weight),), (m,), offset, 30, meaning), a.type)
+    yield Fused((a,), region)
+
+
+def examples() -> list[Example]:
+    """At least two examples of every op of `qcompiler.ops`."""
+    families = (
+        _arithmetic, _functions, _real, _integer, _movement, _quantized, _requantize, _regions
+    )  # fmt: skip
+    counts: dict[str, int] = {}
+    found = []
+    for node in (node for family in families for node in family()):
+        counts[node.kind()] = counts.get(node.kind(), 0) + 1
+        found.append(example(f"{node.kind()}-{counts[node.kind()]}", node))
+    return found

@@ -1,0 +1,207 @@
+"""Small graphs in the real language, as importers make them, and the examples of every op.
+
+`tests/conftest.py` puts this folder on the path: `from tiny import examples, tiny_graphs`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from op_examples import Example, Values, examples
+
+from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.ops import (
+    Add,
+    AveragePool,
+    BatchNormalization,
+    Clip,
+    Concat,
+    Conv,
+    Div,
+    Erf,
+    HardSigmoid,
+    HardSwish,
+    LeakyRelu,
+    MatMul,
+    MaxPool,
+    Mul,
+    Pad,
+    ReduceMean,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Sub,
+    Tanh,
+    Transpose,
+    Window,
+    scalar,
+)
+from qcompiler.types import FLOAT, TensorType
+
+__all__ = ["Example", "Values", "examples", "tiny_graphs"]
+
+
+class Builder:
+    """Layers with seeded random parameters; each becomes ops that know their ONNX node."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def image(self, channels: int = 3, size: int = 8, batch: int = 1) -> Input:
+        """The model's input."""
+        return Input(TensorType(FLOAT, (batch, channels, size, size)), name="x")
+
+    def parameter(self, *shape: int, spread: float = 1.0) -> Constant:
+        """Normally distributed numbers."""
+        return Constant((self.rng.standard_normal(shape) * spread).astype(FLOAT))
+
+    def conv(
+        self,
+        x: Op,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> Op:
+        """A convolution that keeps the size, but for the stride."""
+        inner = x.type.shape[1] // groups
+        spread = (inner * kernel * kernel) ** -0.5
+        weight = self.parameter(outputs, inner, kernel, kernel, spread=spread)
+        pad = kernel // 2
+        window = Window((kernel, kernel), (stride, stride), (pad, pad, pad, pad))
+        return Conv(
+            x, weight, self.parameter(outputs) if bias else None, window, groups, sources=("conv",)
+        )
+
+    def norm(self, x: Op) -> Op:
+        """Batch normalization in inference; one channel has a negative factor."""
+        channels = x.type.shape[1]
+        gamma, beta, mean = (self.parameter(channels) for _ in range(3))
+        variance = Constant(self.rng.uniform(0.2, 2, channels).astype(FLOAT))
+        return BatchNormalization(x, gamma, beta, mean, variance, sources=("bn",))
+
+    def linear(self, x: Op, outputs: int, bias: bool = True) -> Op:
+        """A matrix product with a weight."""
+        inner = x.type.shape[-1]
+        weight = self.parameter(inner, outputs, spread=inner**-0.5)
+        return MatMul(x, weight, self.parameter(outputs) if bias else None, sources=("fc",))
+
+    def head(self, x: Op, classes: int = 4) -> Op:
+        """Global average pooling and a linear layer."""
+        pooled = ReduceMean(x, (2, 3))
+        return self.linear(Reshape(pooled, pooled.type.shape[:2]), classes)
+
+
+def _conv_bn_relu(b: Builder, x: Op) -> Op:
+    return Relu(b.norm(b.conv(x, 4, bias=False)))
+
+
+def _residual(b: Builder, x: Op) -> Op:
+    y = Relu(b.norm(b.conv(x, 4)))
+    branch = b.norm(b.conv(Relu(b.norm(b.conv(y, 8, stride=2))), 8))
+    shortcut = b.norm(b.conv(y, 8, kernel=1, stride=2))
+    return b.head(Relu(Add(branch, shortcut)))
+
+
+def _depthwise(b: Builder, x: Op) -> Op:
+    y = HardSwish(b.norm(b.conv(x, 4, stride=2)))
+    y = Clip(b.norm(b.conv(y, 4, groups=4, bias=False)), 0.0, 6.0)
+    return b.head(b.conv(y, 6, kernel=1))
+
+
+def _squeeze_excite(b: Builder, x: Op) -> Op:
+    y = b.conv(x, 4)
+    gate = b.conv(Relu(b.conv(ReduceMean(y, (2, 3)), 2, kernel=1)), 4, kernel=1)
+    return Mul(y, HardSigmoid(gate, 1 / 6, 0.5))
+
+
+def _branches(b: Builder, x: Op) -> Op:
+    y = Relu(b.conv(x, 4))
+    pooled = AveragePool(y, Window((3, 3), (1, 1), (1, 1, 1, 1)))
+    return b.conv(Concat((Relu(b.conv(y, 2, 1)), b.conv(y, 3), pooled), 1), 4, kernel=1)
+
+
+def _pools(b: Builder, x: Op) -> Op:
+    y = MaxPool(Relu(b.conv(x, 4)), Window((3, 3), (2, 2), (1, 1, 1, 1)))
+    return b.head(AveragePool(b.conv(y, 4), Window((2, 2), (2, 2))))
+
+
+def _mlp(b: Builder, x: Op) -> Op:
+    y = Tanh(b.linear(Reshape(x, (1, x.type.size)), 8))
+    return b.linear(LeakyRelu(b.linear(y, 6, bias=False), 0.1), 3)
+
+
+def _silu(b: Builder, x: Op) -> Op:
+    y = b.conv(x, 4)
+    return b.conv(Mul(y, Sigmoid(y)), 2)
+
+
+def _gelu(b: Builder, x: Op) -> Op:
+    """GELU as exporters write it, between linear layers on tokens."""
+    tokens = Reshape(Transpose(x, (0, 2, 3, 1)), (1, 64, 3))
+    y = b.linear(tokens, 6)
+    inner = Add(Erf(Div(y, scalar(2**0.5, FLOAT))), scalar(1, FLOAT))
+    return b.linear(Mul(Mul(y, inner), scalar(0.5, FLOAT)), 4)
+
+
+def _shortcut_pad(b: Builder, x: Op) -> Op:
+    """ResNet's option A: a strided slice, then channels of zeros."""
+    y = Relu(b.conv(x, 4))
+    branch = b.norm(b.conv(y, 8, stride=2))
+    shortcut = Slice(y, (0, 0, 0, 0), y.type.shape, (1, 1, 2, 2))
+    return Relu(Add(branch, Pad(shortcut, (0, 2, 0, 0), (0, 2, 0, 0))))
+
+
+def _softmax_head(b: Builder, x: Op) -> Op:
+    return Softmax(b.head(Relu(b.conv(x, 4))), 1)
+
+
+def _attention(b: Builder, x: Op) -> Op:
+    tokens = Reshape(Transpose(x, (0, 2, 3, 1)), (1, 64, 3))
+    q, k, v = (b.linear(tokens, 4) for _ in range(3))
+    scores = Mul(MatMul(q, Transpose(k, (0, 2, 1))), scalar(0.5, FLOAT))
+    return Add(b.linear(MatMul(Softmax(scores, 2), v), 3), tokens)
+
+
+def _normalized_input(b: Builder, x: Op) -> Op:
+    """Mean and deviation inside the model, and scalar arithmetic on channels."""
+    y = Div(Sub(x, b.parameter(3, 1, 1)), Constant(np.full((3, 1, 1), 0.5, FLOAT)))
+    return b.norm(Mul(b.conv(y, 4), b.parameter(4, 1, 1)))
+
+
+def _shared_weight(b: Builder, x: Op) -> Op:
+    """One weight for two layers, and one value for three users."""
+    weight, window = b.parameter(3, 3, 3, 3, spread=0.2), Window((3, 3), pads=(1, 1, 1, 1))
+    y = Relu(Conv(x, weight, None, window))
+    return Add(Add(Conv(y, weight, None, window), y), y)
+
+
+_GRAPHS = (
+    _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
+    _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
+)  # fmt: skip
+
+
+def tiny_graphs() -> list[Example]:
+    """Whole graphs in the real language on images of at most 8x8, seeded by their position.
+
+    Also a graph with two inputs and two outputs, one of which feeds the other.
+    """
+    found = []
+    for seed, build in enumerate(_GRAPHS):
+        builder = Builder(seed)
+        x = builder.image()
+        name = build.__name__.lstrip("_")
+        graph = Graph((x,), {"y": build(builder, x)}, name)
+        found.append(Example(name, graph, (Values(-2.0, 2.0),)))
+    return [*found, _two_of_each()]
+
+
+def _two_of_each() -> Example:
+    builder = Builder(99)
+    a, b = (Input(TensorType(FLOAT, (2, 3, 4, 4)), name=name) for name in ("a", "b"))
+    features = Relu(Add(builder.conv(a, 4), builder.conv(b, 4, kernel=1)))
+    graph = Graph((a, b), {"features": features, "logits": builder.head(features)}, "two_of_each")
+    return Example("two_of_each", graph, (Values(-2.0, 2.0), Values(0.0, 1.0)))
