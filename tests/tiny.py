@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import numpy as np
-from op_examples import Example, Values, examples
+from example import Example, Values
+from op_examples import examples
 
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.ops import (
