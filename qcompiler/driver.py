@@ -1,0 +1,212 @@
+"""The pipeline from a float model to an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.calibrate import (
+    CollectOptions,
+    Feed,
+    SampleOptions,
+    SyntheticOptions,
+    samples,
+    synthetic,
+)
+from qcompiler.calibrate.ranges import calibrate
+from qcompiler.config import QuantizationConfig
+from qcompiler.errors import NotIntegerError
+from qcompiler.frontends.onnx import import_onnx
+from qcompiler.graph import Graph
+from qcompiler.invariants import float_ops
+from qcompiler.passes import DEFAULT, InsertQdq, Instrument, Pass, PassManager, Verify
+from qcompiler.passes.insert_qdq import calibrated_values
+from qcompiler.report.summary import Summary, summarize
+
+if TYPE_CHECKING:
+    from qcompiler.artifact import CompiledModel
+
+DEFAULT_SAMPLES = 512
+
+
+class SyntheticCalibrationWarning(UserWarning):
+    """The model was calibrated on random numbers: it runs, but its accuracy is unknown."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that shapes a compilation, besides the model and its calibration data.
+
+    Attributes:
+        config: Widths, methods and exceptions of quantization.
+        samples: Which calibration samples to use, and how images are preprocessed.
+        passes: From the real graph to the integer one, in order.
+        instruments: Watch the passes.
+        require_integer: Raise `NotIntegerError` if an op stays in float.
+        input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
+        seed: Of synthetic calibration data.
+        threads: Threads of the compiled model; None: the cores that the process may use.
+        progress: Show calibration on stderr.
+    """
+
+    config: QuantizationConfig = field(default_factory=QuantizationConfig)
+    samples: SampleOptions = field(
+        default_factory=lambda: SampleOptions(num_samples=DEFAULT_SAMPLES)
+    )
+    passes: tuple[Pass, ...] = DEFAULT
+    instruments: tuple[Instrument, ...] = (Verify(),)
+    require_integer: bool = False
+    input_shapes: Mapping[str, Sequence[int]] | None = None
+    seed: int = 0
+    threads: int | None = None
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What a compilation produced.
+
+    Attributes:
+        model: The artifact.
+        integer: The integer graph that it computes, before layout and fusion.
+        summary: Figures for people.
+    """
+
+    model: CompiledModel
+    integer: Graph
+    summary: Summary
+
+
+def quantize(graph: Graph, calibration: Any = None, *, options: Options | None = None) -> Graph:
+    """Quantize a float graph after training: from the real language to the integer one.
+
+    Args:
+        graph: As `import_onnx` gives it.
+        calibration: A few hundred unlabelled samples: a path (.npz, .npy, folder of images,
+            `script.py:function`), a dict of arrays by input name, one array, an iterable of feeds,
+            or a callable that returns one.  None calibrates on random numbers, with a warning.
+        options: See `Options`.
+
+    Returns:
+        A graph whose ops are integer between entry and exit; what could not be is listed by
+        `qcompiler.invariants.float_ops`.
+
+    Raises:
+        CalibrationError: the samples do not fit the model.
+        NotIntegerError: `options.require_integer` and an op stays in float.
+    """
+    chosen = options or Options()
+    feeds = _feeds(graph, calibration, chosen)
+
+    def prepare(step: Pass, current: Graph) -> Pass:
+        if not isinstance(step, InsertQdq):
+            return step
+        values = calibrated_values(current, chosen.config)
+        ranges = calibrate(current, values, feeds, CollectOptions(progress=chosen.progress))
+        return dataclasses.replace(step, ranges=ranges, config=chosen.config)
+
+    integer = PassManager(chosen.passes, chosen.instruments, prepare)(graph)
+    if chosen.require_integer:
+        check_integer(integer)
+    return integer
+
+
+def check_integer(graph: Graph) -> None:
+    """Refuse a graph that computes in float between its ends.
+
+    Raises:
+        NotIntegerError: names the ops, in the user's node names.
+    """
+    found = [node.label() for node in float_ops(graph)]
+    if not found:
+        return
+    shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+    raise NotIntegerError(f"--require-integer: {len(found)} operators would stay in float: {shown}")
+
+
+def compile_model(
+    model: Any,
+    target: str = "cpu",
+    calibration: Any = None,
+    *,
+    options: Options | None = None,
+) -> Compilation:
+    """Compile a float model to an integer-only library; see `compile` for the arguments."""
+    from qcompiler.backends.target import find_target
+    from qcompiler.backends.tvm.build import build
+
+    chosen = options or Options()
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        seconds[stage] = now - start
+        start = now
+
+    machine = find_target(target)
+    graph = (
+        model if isinstance(model, Graph) else import_onnx(model, input_shapes=chosen.input_shapes)
+    )
+    lap("import")
+    integer = quantize(graph, calibration, options=chosen)
+    lap("quantize")
+    kernels = PassManager(machine.passes, chosen.instruments)(integer)
+    lap("fuse")
+    compiled = build(kernels, machine, source_digest=digest(model), threads=chosen.threads)
+    lap("build")
+    return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
+
+
+def compile(
+    model: Any,
+    target: str = "cpu",
+    calibration: Any = None,
+    *,
+    options: Options | None = None,
+) -> CompiledModel:
+    """Compile a float model to an integer-only library.
+
+    Args:
+        model: Path or bytes of an ONNX file, an `onnx.ModelProto`, an `onnx_ir.Model` or a `Graph`.
+        target: Name of a target, such as "cpu" (this machine) or "cpu:cascadelake".
+        calibration: As for `quantize`.
+        options: See `Options`.
+
+    Returns:
+        A callable that takes and returns numpy arrays; `save(path)` writes one file to deploy.
+
+    Raises:
+        QcompilerError: a subclass says what is wrong with the model, the samples or the target.
+    """
+    return compile_model(model, target, calibration, options=options).model
+
+
+def digest(model: Any) -> str:
+    """SHA-256 of the source model: of its file where it has one, else of its text."""
+    if isinstance(model, (str, os.PathLike)):
+        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    if isinstance(model, bytes):
+        return hashlib.sha256(model).hexdigest()
+    return hashlib.sha256(str(model).encode()).hexdigest()
+
+
+def _feeds(graph: Graph, calibration: Any, options: Options) -> Iterable[Feed]:
+    inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
+    if calibration is not None:
+        return samples(calibration, inputs, options=options.samples)
+    warnings.warn(
+        "no calibration data: ranges come from random numbers, and the accuracy of the result is "
+        "unknown; give --calib (calibration=) a few hundred real samples",
+        SyntheticCalibrationWarning,
+        stacklevel=3,
+    )
+    return synthetic(inputs, options=SyntheticOptions(seed=options.seed))
