@@ -1,0 +1,254 @@
+"""The way in for ONNX models: files, bytes, `onnx.ModelProto` and `onnx_ir.Model`.
+
+The model is walked from its outputs, operands first; every value becomes an op of the real
+language, or a constant when nothing but constants goes into it.  Shapes are static: what the ops
+infer is the shape inference.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from qcompiler.errors import (
+    ModelError,
+    QcompilerError,
+    ShapeError,
+    TypingError,
+    UnsupportedError,
+)
+from qcompiler.frontends import onnx_elementwise, onnx_linear, onnx_movement, onnx_pool  # noqa: F401
+from qcompiler.frontends.onnx_fold import fold, infer, run
+from qcompiler.frontends.onnx_inputs import input_types
+from qcompiler.frontends.onnx_model import (
+    Source,
+    label_of,
+    load,
+    require_finite,
+    to_array,
+)
+from qcompiler.frontends.onnx_node import Node, checked, find_importer, name_of, schema_of
+from qcompiler.frontends.onnx_refusals import Refusals
+from qcompiler.graph import Constant, Graph, Input, Op, origin
+from qcompiler.types import FLOAT
+
+OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
+LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
+
+
+def import_onnx(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Graph:
+    """Import a float ONNX model into the real language, in float32 and with static shapes.
+
+    Half, bfloat16 and double become float32.  Values keep their ONNX names; `sources` of an op are
+    the names of the nodes that it comes from (`<op_type>:<first output>` for unnamed ones).
+
+    Args:
+        model: A path, serialized bytes, or a model in memory, which is not modified.
+        input_shapes: Input name → shape, for inputs with symbolic dimensions.
+
+    Raises:
+        FileError: the file is missing, unreadable or no ONNX model.
+        ModelError: the model is damaged or contradicts itself.
+        ShapeError: a dimension is not fixed, or shapes do not fit together.
+        UnsupportedError: the model uses what has no importer; all of it is listed.
+        UsageError: `input_shapes` names an input that does not exist.
+    """
+    try:
+        source = load(model)
+        _check_opset(source)
+        return _Walk(source, input_shapes or {}).graph()
+    except QcompilerError as error:
+        raise type(error)(f"{label_of(model)}: {error}") from None
+
+
+def _check_opset(source: Source) -> None:
+    newest = min(NEWEST, onnx.defs.onnx_opset_version())
+    if (opset := source.opset) is None:
+        raise ModelError("declares no opset of the standard operators")
+    if not OLDEST <= opset <= newest:
+        raise UnsupportedError(
+            f"opset {opset}: expected {OLDEST} to {newest}; convert the model with "
+            "onnx.version_converter"
+        )
+
+
+class _Walk:
+    """One import: ONNX value → op, filled on demand."""
+
+    def __init__(self, source: Source, input_shapes: Mapping[str, Sequence[int]]) -> None:
+        self.source = source
+        self.opset = source.opset or OLDEST
+        self.refusals = Refusals()
+        self.env: dict[ir.Value, Op | None] = {}  # None: depends on what was refused
+        self.active: set[ir.Node] = set()
+        declared = source.model.graph
+        self.inputs: list[Input] = []
+        for value, tensor_type in input_types(declared, input_shapes):
+            x = Input(tensor_type, name=value.name, sources=())
+            self.inputs.append(x)
+            self.env[value] = x
+
+    def graph(self) -> Graph:
+        """The imported graph."""
+        declared = self.source.model.graph
+        if not declared.outputs:
+            raise ModelError("the graph has no outputs")
+        names = [str(y.name) for y in declared.outputs]
+        if len(set(names)) != len(names):
+            raise ModelError(f"the graph returns a value twice: {', '.join(names)}")
+        _check_names(declared)
+        self.compute(declared.outputs)
+        self.refusals.check()
+        outputs: dict[str, Op] = {}
+        for value in declared.outputs:
+            op = self.env[value]
+            assert op is not None  # nothing was refused
+            outputs[str(value.name)] = op
+        graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
+        _check_finite(graph)
+        return graph
+
+    def compute(self, targets: Iterable[ir.Value]) -> None:
+        """Import the targets and all that they need, operands first."""
+        stack = [(value, False) for value in targets]
+        while stack:
+            value, expanded = stack.pop()
+            if value in self.env:
+                continue
+            node = value.producer()
+            if node is None:
+                self.env[value] = self.constant(value)
+            elif expanded:
+                self.active.discard(node)
+                self.run_node(node)
+            elif node in self.active:
+                raise ModelError(f"node {name_of(node)!r} ({node.op_type}) is part of a cycle")
+            else:
+                self.active.add(node)
+                stack.append((value, True))
+                stack.extend((x, False) for x in node.inputs if x is not None)
+
+    def constant(self, value: ir.Value) -> Op | None:
+        """A value that no node computes: an initializer."""
+        if value.const_value is None:
+            users = ", ".join(repr(name_of(use.node)) for use in value.uses()) or "the graph"
+            raise ModelError(f"value {value.name!r}, needed by {users}, is computed by no node")
+        try:
+            array = to_array(value.const_value, self.source.folder)
+        except UnsupportedError as error:
+            self.refusals.add(str(error), str(value.name))
+            return None
+        if array.size > 1:  # single infinities are bounds and masks: refused only where they stay
+            require_finite(array, f"initializer {value.name!r}")
+        return Constant(array, name=value.name, sources=())
+
+    def run_node(self, node: ir.Node) -> None:
+        """Import one node whose operands are imported."""
+        inputs = tuple(None if x is None else self.env[x] for x in node.inputs)
+        try:
+            with origin((name_of(node),)):
+                results = self.results(node, inputs)
+        except UnsupportedError as error:
+            self.refusals.add(str(error), name_of(node))
+            results = self.placeholders(node, inputs)
+        except TypingError as error:
+            raise _mismatch(node, inputs, error) from None
+        for i, value in enumerate(node.outputs):
+            if i >= len(results) and (value.uses() or value.is_graph_output()):
+                self.refusals.add(f"{node.op_type} with output {i}", name_of(node))
+            result = results[i] if i < len(results) else None
+            if result is not None and result.name is None:
+                result = replace(result, name=value.name)
+            self.env[value] = result
+
+    def results(self, node: ir.Node, inputs: tuple[Op | None, ...]) -> Sequence[Op | None]:
+        """The ops that compute a node's outputs; None for those of refused operands."""
+        schema = schema_of(node, self.opset)
+        if schema is None:
+            domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+            raise UnsupportedError(f"{domain}{node.op_type}")
+        function = find_importer(node.op_type, self.opset)
+        if any(y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None):
+            if function is None and node.op_type != "If":
+                raise UnsupportedError(node.op_type)
+            return [None] * len(node.outputs)
+        form = checked(node, schema, self.opset, inputs)
+        if node.op_type == "Constant":
+            return [self.literal(node)]
+        if node.op_type == "If":
+            return self.branch(node, form)
+        present = [x for x in inputs if x is not None]
+        known = all(isinstance(x, Constant) for x in present)
+        if known and (function is None or any(x.type.dtype != FLOAT for x in present)):
+            return [Constant(y) for y in run(node, schema, self.opset, inputs)]
+        if function is None:
+            raise UnsupportedError(node.op_type)
+        results = function(form)
+        results = results if isinstance(results, tuple) else (results,)
+        for y in results:
+            if y.type.size > LARGEST:
+                raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
+        return [fold(y) for y in results] if known else results
+
+    def literal(self, node: ir.Node) -> Op:
+        """What a Constant node holds."""
+        (attribute,) = node.attributes.values()
+        if attribute.name == "value":
+            return Constant(to_array(attribute.as_tensor(), self.source.folder))
+        if attribute.name in ("value_float", "value_floats"):
+            return Constant(np.asarray(attribute.value, np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            return Constant(np.asarray(attribute.value, np.int64))
+        raise UnsupportedError(f"Constant with {attribute.name}")
+
+    def branch(self, node: ir.Node, form: Node) -> Sequence[Op | None]:
+        """The results of the branch that a constant condition chooses."""
+        chosen = "then_branch" if form.known_scalar(0, "condition") else "else_branch"
+        results = node.attributes[chosen].as_graph().outputs
+        self.compute(results)
+        return [self.env[y] for y in results]
+
+    def placeholders(self, node: ir.Node, inputs: tuple[Op | None, ...]) -> Sequence[Op | None]:
+        """Stand-ins for a refused node's outputs, so that the walk finds all refusals."""
+        schema = schema_of(node, self.opset)
+        if schema is None or any(
+            y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None
+        ):
+            return [None] * len(node.outputs)
+        try:
+            types = infer(node, schema, self.opset, inputs)
+        except ModelError:
+            return [None] * len(node.outputs)
+        return [t and Input(t) for t in types]
+
+
+def _mismatch(node: ir.Node, inputs: Iterable[Op | None], error: TypingError) -> QcompilerError:
+    message = f"node {name_of(node)!r} ({node.op_type}): {str(error).partition(': ')[2]}"
+    floats = all(x is None or x.type.dtype == FLOAT for x in inputs)
+    return ShapeError(message) if floats else ModelError(message)
+
+
+def _check_names(graph: ir.Graph) -> None:
+    computed: dict[str, ir.Node] = {}
+    for node in graph:
+        for value in node.outputs:
+            first = computed.setdefault(value.name or "", node)
+            if value.name and first is not node:
+                raise ModelError(
+                    f"nodes {name_of(first)!r} and {name_of(node)!r} both compute {value.name!r}"
+                )
+
+
+def _check_finite(graph: Graph) -> None:
+    for op in graph.ops:
+        if isinstance(op, Constant):
+            require_finite(op.array, f"constant {op.name!r}")

@@ -1,0 +1,233 @@
+"""From a file, bytes or an object to an `onnx_ir.Model`, and from its tensors to arrays.
+
+Files come from anywhere: nothing outside the model's folder is read, sizes are compared before
+memory is taken, and whatever a damaged file makes a reader raise becomes one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import google.protobuf.message
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from qcompiler.errors import FileError, ModelError, QcompilerError, UnsupportedError, UsageError
+from qcompiler.types import DTYPES, FLOAT
+
+# onnx_ir logs what it tolerates in a damaged model; the import refuses it in one line instead.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+
+FLOATS = frozenset(["float16", "bfloat16", FLOAT, "float64"])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model and where it came from.
+
+    Attributes:
+        model: Functions inlined.
+        label: What errors call it: the path, or "model".
+        folder: Where external data may lie; None for a model in memory.
+    """
+
+    model: ir.Model
+    label: str
+    folder: Path | None
+
+    @property
+    def opset(self) -> int | None:
+        """The version of the standard operators that the model declares."""
+        versions = self.model.opset_imports
+        return versions.get("", versions.get("ai.onnx"))
+
+
+def label_of(model: object) -> str:
+    """What errors call a model: its path, or "model" when it lives in memory."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
+
+
+def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> Source:
+    """Read a model and inline its functions; tensors stay where they are until they are used.
+
+    Raises:
+        FileError: the file is missing, unreadable or no ONNX model.
+        ModelError: the model is damaged.
+        UsageError: the argument is of another type.
+    """
+    folder = None
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        folder = path.absolute().parent
+        model = parse(read(path))
+    elif isinstance(model, bytes):
+        model = parse(model)
+    if isinstance(model, onnx.ModelProto):
+        model = deserialize(model)
+    if not isinstance(model, ir.Model):
+        raise UsageError(
+            f"expected a path, bytes, onnx.ModelProto or onnx_ir.Model, found {type(model)}"
+        )
+    return Source(inline_functions(model), "model", folder)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular, non-empty file.
+
+    Raises:
+        FileError: there is none, or it cannot be read.
+    """
+    try:
+        if path.is_dir():
+            raise FileError("is a directory: expected an ONNX file")
+        if not path.exists():
+            raise FileError("no such file: expected an ONNX file")
+        if not path.is_file():
+            raise FileError("is not a regular file: expected an ONNX file")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be read: {one_line(error)}") from None
+    if not data:
+        raise FileError("is empty: expected an ONNX file")
+    if data.startswith(b"version https://git-lfs"):
+        raise FileError("is a Git LFS pointer, not the model: fetch it with 'git lfs pull'")
+    return data
+
+
+def parse(data: bytes) -> onnx.ModelProto:
+    """Decode a serialized model.
+
+    Raises:
+        FileError: the bytes are something else.
+        ModelError: they begin like a model but are cut short or damaged.
+    """
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except google.protobuf.message.DecodeError:
+        if data[:1] == b"\x08":  # the field ir_version, which writers put first
+            raise ModelError("is truncated or damaged: export or copy it again") from None
+        raise FileError("is not an ONNX model: expected a serialized ModelProto") from None
+    if not proto.HasField("graph"):
+        raise FileError("is not an ONNX model: it holds no graph")
+    return proto
+
+
+def deserialize(proto: onnx.ModelProto) -> ir.Model:
+    """The model as onnx_ir sees it.
+
+    Raises:
+        ModelError: the model contradicts itself.
+    """
+    if proto.graph.sparse_initializer:
+        raise UnsupportedError("sparse initializers: store the weights densely")
+    if unnamed := sum(not t.name for t in proto.graph.initializer):
+        raise ModelError(f"{unnamed} initializers have no name")
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # a damaged model makes onnx_ir fail in many ways
+        raise ModelError(f"is damaged: {one_line(error)}") from None
+
+
+def inline_functions(model: ir.Model) -> ir.Model:
+    """A copy of the model without model-local functions; itself when there are none.
+
+    Raises:
+        ModelError: the functions call themselves or contradict each other.
+    """
+    if not model.functions:
+        return model
+    try:
+        return InlinePass()(model.clone()).model
+    except Exception as error:  # onnx_ir reports bad functions through many classes
+        raise ModelError(f"its functions cannot be inlined: {one_line(error)}") from None
+
+
+def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
+    """The elements of a tensor; every float type as float32.
+
+    Raises:
+        ModelError: data and declared shape disagree, or elements are not finite in float32.
+        UnsupportedError: elements of a type that the IR lacks, such as strings.
+    """
+    what = f"tensor {tensor.name!r}"
+    dtype = {"float": FLOAT, "double": "float64"}.get(name := tensor.dtype.name.lower(), name)
+    if dtype not in DTYPES | FLOATS:
+        raise UnsupportedError(f"{what}: elements of type {dtype}")
+    try:
+        dims = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
+        if isinstance(tensor, ir.ExternalTensor):
+            array = _external(tensor, folder or _base(tensor), dims)
+        else:
+            array = np.asarray(tensor.numpy())
+    except QcompilerError:
+        raise
+    except Exception as error:  # lazily decoded data fails in many ways
+        raise ModelError(
+            f"{what}: its data does not fit {dtype}{tensor.shape}: {one_line(error)}"
+        ) from None
+    if array.shape != dims:
+        raise ModelError(f"{what}: declared as {list(dims)}, but its data is {list(array.shape)}")
+    return real(array)
+
+
+def real(array: np.ndarray) -> np.ndarray:
+    """The array, as float32 if it holds floats of any width."""
+    if array.dtype.name not in FLOATS or array.dtype == FLOAT:
+        return array
+    with np.errstate(over="ignore"):  # what becomes infinite is reported by name
+        return array.astype(FLOAT)
+
+
+def require_finite(array: np.ndarray, what: str) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        ModelError: the array holds some.
+    """
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+    raise ModelError(
+        f"{what} holds {nans} NaN and {infinities} infinite values as float32: "
+        "expected finite weights"
+    )
+
+
+def _base(tensor: ir.ExternalTensor) -> Path | None:
+    return Path(tensor.base_dir) if str(tensor.base_dir) else None
+
+
+def _external(tensor: ir.ExternalTensor, folder: Path | None, dims: tuple[int, ...]) -> np.ndarray:
+    what = f"tensor {tensor.name!r}: its external data {os.fspath(tensor.location)!r}"
+    if folder is None:
+        raise ModelError(f"{what} has no folder: import the model by its path")
+    path = (folder / tensor.location).resolve()
+    if os.path.isabs(tensor.location) or not path.is_relative_to(folder.resolve()):
+        raise ModelError(f"{what} lies outside the model's folder: move it there")
+    if not path.is_file():
+        raise FileError(f"{what} is missing: expected it beside the model, in {folder}")
+    dtype = tensor.dtype.numpy()
+    count = int(np.prod(dims, dtype=object))
+    offset, size = tensor.offset or 0, count * dtype.itemsize
+    if min(offset, *dims, 0) < 0 or tensor.length not in (None, 0, size):
+        raise ModelError(f"{what} has {tensor.length} bytes: {list(dims)} needs {size}")
+    if offset + size > path.stat().st_size:
+        raise ModelError(
+            f"{what} ends at byte {path.stat().st_size}: expected {offset + size}; "
+            "it is cut short or belongs to another model"
+        )
+    return np.fromfile(path, dtype.newbyteorder("<"), count, offset=offset).reshape(dims)
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What a foreign error says, at its root and in one line of at most `limit` characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]}…"

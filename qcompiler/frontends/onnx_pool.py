@@ -1,0 +1,96 @@
+"""Importers of pooling and of means over axes."""
+
+from __future__ import annotations
+
+import math
+
+from qcompiler.frontends.onnx_node import Node, importer
+from qcompiler.frontends.onnx_windows import Plane, plane, sliding_window
+from qcompiler.graph import Op
+from qcompiler.ops import AveragePool, MaxPool, Pad, ReduceMean, Reshape, Window
+
+_LARGEST_PLANE = 1 << 26  # elements of the table of how many elements each window covers
+
+
+@importer("MaxPool")
+def max_pool(node: Node) -> Op:
+    """The largest element of each window."""
+    if node.integer("storage_order"):
+        raise node.unsupported("storage_order=1")
+    x, window = _pooled(node)
+    return x.restored(MaxPool(x.op, window))
+
+
+@importer("AveragePool")
+def average_pool(node: Node) -> Op:
+    """The mean of each window, with or without the padding."""
+    x, window = _pooled(node)
+    height, width = x.op.type.shape[2:]
+    if window.kernel == (height, width) and not any(window.pads):
+        return x.restored(ReduceMean(x.op, (2, 3)))
+    if node.integer("count_include_pad") and any(window.pads):
+        return x.restored(_counted(node, x, window))
+    return x.restored(AveragePool(x.op, window))
+
+
+def _counted(node: Node, x: Plane, window: Window) -> Op:
+    """Padding that the node asks for counts; what ceil_mode adds behind it does not."""
+    top, left, bottom, right = window.pads
+    if node.text("auto_pad", "NOTSET") == "NOTSET":
+        given = node.integers("pads") or (0,) * (2 * x.spatial)
+        right = given[-1]
+        bottom = given[x.spatial * 2 - 2] if x.spatial == 2 else 0
+    padded = Pad(x.op, (0, 0, top, left), (0, 0, bottom, right))
+    extra = (0, 0, window.pads[2] - bottom, window.pads[3] - right)
+    return AveragePool(padded, Window(window.kernel, window.strides, extra, window.dilations))
+
+
+def _pooled(node: Node) -> tuple[Plane, Window]:
+    x = plane(node, node.x)
+    window = sliding_window(node, x, node.integers("kernel_shape") or ())
+    height, width = x.op.type.shape[2:]
+    if (height + sum(window.pads[::2])) * (width + sum(window.pads[1::2])) > _LARGEST_PLANE:
+        raise node.broken(f"expected a plane that fits in memory, found {window} on {x.op.type}")
+    return x, window
+
+
+@importer("GlobalAveragePool")
+def global_average_pool(node: Node) -> Op:
+    """The mean over all spatial axes."""
+    return ReduceMean(node.x, tuple(range(2, node.x.type.rank)))
+
+
+@importer("GlobalMaxPool")
+def global_max_pool(node: Node) -> Op:
+    """The largest element over all spatial axes."""
+    shape = node.x.type.shape
+    if len(shape) < 3:
+        raise node.broken(f"expected a tensor with spatial axes, found {node.x.type}")
+    n, c, h, *rest = shape
+    whole = (h, math.prod(rest))
+    pooled = MaxPool(Reshape(node.x, (n, c, *whole)), Window(whole))
+    return Reshape(pooled, (n, c) + (1,) * (len(shape) - 2))
+
+
+@importer("ReduceMean")
+def reduce_mean(node: Node) -> Op:
+    """The mean over the axes that an attribute names, or over all."""
+    return _mean(node, node.integers("axes"))
+
+
+@importer("ReduceMean", since=18)
+def reduce_mean_by_operand(node: Node) -> Op:
+    """The mean over the axes that an operand names, or over all, or none."""
+    axes = node.known_integers(1, "axes") or None
+    if axes is None and node.integer("noop_with_empty_axes"):
+        return node.x
+    return _mean(node, axes)
+
+
+def _mean(node: Node, axes: tuple[int, ...] | None) -> Op:
+    rank = node.x.type.rank
+    reduced = tuple(range(rank)) if not axes else tuple(sorted(node.axes(axes, rank)))
+    mean = ReduceMean(node.x, reduced)
+    if node.integer("keepdims"):
+        return mean
+    return Reshape(mean, tuple(d for i, d in enumerate(mean.type.shape) if i not in reduced))

@@ -1,0 +1,45 @@
+"""What a model uses that has no importer: collected over the whole model, reported in one line."""
+
+from __future__ import annotations
+
+import re
+
+from qcompiler.errors import UnsupportedError
+
+_SHOWN = 6  # node names per operator; the count says how many there are
+_QUANTIZED = re.compile(
+    r"(com\.microsoft\.)?(QLinear\w+|QGemm|\w+Integer\w*|(Dynamic)?QuantizeLinear|DequantizeLinear)"
+)
+
+
+class Refusals:
+    """Operators (or forms of them) and the nodes that use them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, list[str]] = {}
+
+    def add(self, what: str, node: str) -> None:
+        """Record that a node was refused."""
+        self.nodes.setdefault(what, []).append(node)
+
+    def check(self) -> None:
+        """Report what was recorded.
+
+        Raises:
+            UnsupportedError: something was.
+        """
+        if not self.nodes:
+            return
+        found = "; ".join(
+            f"{what} ×{len(names)} ({_some(names)})" for what, names in self.nodes.items()
+        )
+        if any(_QUANTIZED.fullmatch(what) for what in self.nodes):
+            raise UnsupportedError(
+                f"is quantized already: expected the float model it was made from; found {found}"
+            )
+        raise UnsupportedError(f"operators that are not supported: {found}")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
