@@ -55,13 +55,11 @@ def pack(
     biases = packed_bias.astype(np.int32).reshape(plan.groups, plan.group_outputs)
 
     lanes = np.add.outer(plan.panel_starts(), np.arange(plan.panel_width))
-    valid = lanes < plan.group_outputs
-    lanes = np.where(valid, lanes, 0)
-    panels = np.where(valid[:, :, None, None], rows[:, lanes], 0)  # group, panel, lane, step, k
-    panels = panels.transpose(0, 1, 3, 2, 4).reshape(shape)
+    lanes = np.minimum(lanes, plan.group_outputs - 1)  # what those beyond compute is not stored
+    panels = rows[:, lanes].transpose(0, 1, 3, 2, 4).reshape(shape)  # group, panel, step, lane, k
     return (
-        np.ascontiguousarray(panels.astype(packed_dtype(plan))),
-        np.ascontiguousarray(np.where(valid, biases[:, lanes], 0).reshape(bias_shape)),
+        np.ascontiguousarray(panels, dtype=packed_dtype(plan)),
+        np.ascontiguousarray(biases[:, lanes].reshape(bias_shape)),
     )
 
 

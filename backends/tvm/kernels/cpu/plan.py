@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def panel_width(self) -> int:
-        """Output channels that a panel computes; those beyond ``panel_lanes`` are zeros."""
+        """Output channels that a panel computes; those beyond ``panel_lanes`` go nowhere."""
         return self.panel_lanes if self.conv.depthwise else self.isa.lanes * self.vectors
 
     def panel_starts(self) -> list[int]:
