@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -120,9 +121,10 @@ def to_requantize(node: Op) -> Op | None:
     if not isinstance(node, Quantize):
         return None
     value, low, high = _clamps(node.x)
-    if isinstance(value, Quantize) or (form := affine(value)) is None or not form.terms:
+    form, bounds = affine(value), _code_bounds(node.quantization, low, high)
+    if form is None or not form.terms or bounds is None:
         return None
-    return requantize(form, node.quantization, low, high)
+    return requantize(form, node.quantization, *bounds, node.type.rank)
 
 
 def _clamps(value: Op) -> tuple[Op, float, float]:
@@ -139,50 +141,56 @@ def _clamps(value: Op) -> tuple[Op, float, float]:
     return value, low, high
 
 
-def requantize(form: Affine, q: Quantization, low: float, high: float) -> Op:
-    """The codes of an affine combination of integers, clamped to the real bounds.
+def requantize(form: Affine, q: Quantization, low: int | None, high: int | None, rank: int) -> Op:
+    """The codes of an affine combination of integers, clamped to codes.
 
     The multipliers take as many bits as keep every sum below 2^62.
     """
-    ratios = [np.asarray(factor / q.scale[0]) for _, factor in form.terms]
+    scales, zero_points = q.scales(rank), q.zero_points(rank)
+    ratios = [np.asarray(factor / scales) for _, factor in form.terms]
+    constant = form.constant / scales + zero_points
     flat = np.concatenate([r.reshape(-1) for r in ratios])
     for bits in range(fixed_point.MULTIPLIER_BITS, 2, -1):
         multipliers, shift = fixed_point.dyadic(flat, bits)
         parts = np.split(multipliers, np.cumsum([r.size for r in ratios])[:-1])
         arrays = [m.reshape(r.shape) for m, r in zip(parts, ratios, strict=True)]
-        offset = _offset(form.constant / q.scale[0], q.zero_point[0], shift)
-        bound = int(np.abs(offset).max(initial=0)) + sum(
-            int(np.abs(m).max(initial=0)) * x.type.magnitude()
+        bound = float(np.ldexp(np.abs(constant).max(initial=0.0) + 1, shift)) + sum(
+            float(np.abs(m).max(initial=0)) * x.type.magnitude()
             for m, (x, _) in zip(arrays, form.terms, strict=True)
         )
         if bound < MAGNITUDE_LIMIT:
             break
+    else:
+        raise ValueError(f"no multipliers keep {form} within 62 bits")
+    # The constant takes the zero point along, and one half, so that the shift rounds half up.
+    offset = fixed_point.round_half_up(np.ldexp(constant, shift)) + (1 << shift - 1)
     return Requantize(
         tuple(x for x, _ in form.terms),
         tuple(Constant(m.astype(np.int32)) for m in arrays),
-        Constant(offset),
+        Constant(np.asarray(offset)),
         shift,
         q,
-        *_code_bounds(q, low, high),
+        low,
+        high,
     )
 
 
-def _offset(constant: np.ndarray, zero_point: int, shift: int) -> np.ndarray:
-    """2^(shift−1), to round half up, and the zero point and real constant, as an int64."""
-    limit = float(MAGNITUDE_LIMIT)
-    exact = np.clip(np.ldexp(np.asarray(constant, np.float64), shift), -limit, limit)
-    return fixed_point.round_half_up(exact) + (zero_point << shift) + (1 << shift - 1)
+def _code_bounds(q: Quantization, low: float, high: float) -> tuple[int | None, int | None] | None:
+    """The codes of real bounds, each None where the storage's own bound is as tight.
 
-
-def _code_bounds(q: Quantization, low: float, high: float) -> tuple[int | None, int | None]:
-    """The codes of the bounds, None where the storage's own bound is as tight."""
-    z = q.zero_point[0]
-    codes = [
-        None if np.isinf(v) else int(fixed_point.round_half_up(v / q.scale[0])) + z
-        for v in (low, high)
-    ]
-    lower, upper = codes
-    return (
-        None if lower is None or lower <= q.bounds.low else min(lower, q.bounds.high),
-        None if upper is None or upper >= q.bounds.high else max(upper, q.bounds.low),
-    )
+    None instead of both where the codes differ from channel to channel.
+    """
+    found: list[int | None] = []
+    for bound, tight in ((low, q.bounds.low), (high, q.bounds.high)):
+        if np.isinf(bound):
+            found.append(None)
+            continue
+        codes = fixed_point.quantize(np.full(len(q.scale), bound), dataclasses.replace(q, axis=0))
+        if (codes == tight).all():
+            found.append(None)
+        elif (codes == codes[0]).all():
+            found.append(int(codes[0]))
+        else:
+            return None
+    lower, upper = found
+    return lower, upper

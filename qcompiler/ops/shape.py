@@ -30,10 +30,24 @@ class Reshape(Movement):
     shape: tuple[int, ...]
 
     def infer(self) -> TensorType:
-        self.per_tensor()
-        result = self.x.type.with_shape(self.shape)
-        self.expect(result.size == self.x.type.size, f"{self.x.type.size} elements", self.shape)
-        return result
+        x = self.x.type
+        size = int(np.prod(self.shape, dtype=np.int64))
+        self.expect(size == x.size, f"{x.size} elements", self.shape)
+        q = x.quantization
+        if q is not None and q.axis is not None:
+            q = dataclasses.replace(q, axis=self._moved_axis(q.axis))
+        return TensorType(x.dtype, tuple(int(d) for d in self.shape), q)
+
+    def _moved_axis(self, axis: int) -> int:
+        """Where the axis of the scales ends up, which must stay an axis of its own."""
+        x = self.x.type
+        outer = int(np.prod(x.shape[:axis], dtype=np.int64))
+        for i, size in enumerate(self.shape):
+            before = int(np.prod(self.shape[:i], dtype=np.int64))
+            if size == x.shape[axis] and before == outer:
+                return i
+        self.expect(False, f"axis {axis} of {x} kept whole", self.shape)
+        raise AssertionError
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.reshape(self.shape)
