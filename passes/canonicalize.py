@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.base import Preserves, RewritePass
 
 from qcompiler.graph import Constant, Op, Rule
 from qcompiler.invariants import real
@@ -26,6 +25,7 @@ from qcompiler.ops import (
     Sub,
     Transpose,
 )
+from qcompiler.passes.base import Preserves, RewritePass
 
 FOLD_LIMIT = 1 << 22
 """Elements beyond which a constant is not computed ahead from smaller ones."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.base import Preserves, RewritePass
-from qcompiler.passes.canonicalize import drop_identity, merge_movement
 
 from qcompiler.graph import Constant, Graph, Op, Rule
 from qcompiler.invariants import channels_last, unfused
@@ -28,6 +26,8 @@ from qcompiler.ops import (
     Table,
     Transpose,
 )
+from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.passes.canonicalize import drop_identity, merge_movement
 
 TO_LAST = (0, 2, 3, 1)
 TO_FIRST = (0, 3, 1, 2)

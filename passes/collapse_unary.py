@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcompiler.passes.base import Pass, Preserves
-
 from qcompiler.graph import Constant, Graph, Input, Op, fold, origin, toposort
 from qcompiler.invariants import real
 from qcompiler.ops import Add, Clip, Elementwise, Map, Mul, Relu, Sub
+from qcompiler.passes.base import Pass, Preserves
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.base import Pass, Preserves
 
 from qcompiler.graph import Constant, Graph, Op, fold
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Conv, LeakyRelu, Relu
+from qcompiler.passes.base import Pass, Preserves
 
 
 @dataclass(frozen=True)

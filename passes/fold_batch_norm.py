@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.base import Preserves, RewritePass
 
 from qcompiler.graph import Constant, Op, Rule
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, BatchNormalization, Conv, MatMul, Mul
+from qcompiler.passes.base import Preserves, RewritePass
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcompiler.passes.base import Pass, Preserves
-
 from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.invariants import unfused
 from qcompiler.ops import (
@@ -20,6 +18,7 @@ from qcompiler.ops import (
     Requantize,
     Table,
 )
+from qcompiler.passes.base import Pass, Preserves
 
 ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool)
 ELEMENTWISE = (Elementwise, Requantize, Table)

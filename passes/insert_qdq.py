@@ -9,8 +9,6 @@ from enum import IntEnum
 from functools import cached_property
 from typing import ClassVar, Protocol
 
-from qcompiler.passes.base import Pass, Preserves
-
 from qcompiler.config import QuantizationConfig
 from qcompiler.fixed_point import affine_quantization, quantize, weight_quantization
 from qcompiler.graph import Constant, Graph, Input, Op, origin
@@ -32,6 +30,7 @@ from qcompiler.ops import (
     Relu,
     Sub,
 )
+from qcompiler.passes.base import Pass, Preserves
 from qcompiler.types import Quantization, TensorType
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.affine import Affine, affine
-from qcompiler.passes.base import Preserves, RewritePass
 
 from qcompiler import fixed_point
 from qcompiler.graph import Constant, Input, Op, Rule, fold
@@ -26,6 +24,8 @@ from qcompiler.ops import (
     Requantize,
     Table,
 )
+from qcompiler.passes.affine import Affine, affine
+from qcompiler.passes.base import Preserves, RewritePass
 from qcompiler.types import Quantization
 
 MAGNITUDE_LIMIT = 1 << 62
