@@ -7,6 +7,7 @@ infer is the shape inference.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,14 @@ from qcompiler.errors import (
     TypingError,
     UnsupportedError,
 )
-from qcompiler.frontends import onnx_elementwise, onnx_linear, onnx_movement, onnx_pool  # noqa: F401
+from qcompiler.frontends import (  # noqa: F401
+    onnx_elementwise,
+    onnx_linear,
+    onnx_pool,
+    onnx_reshape,
+    onnx_resize,
+    onnx_slice,
+)
 from qcompiler.frontends.onnx_fold import fold, infer, run
 from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
@@ -130,6 +138,9 @@ class _Walk:
             elif expanded:
                 self.active.discard(node)
                 self.run_node(node)
+                if value not in self.env:
+                    self.refusals.add(f"{node.op_type} with output {value.index()}", name_of(node))
+                    self.env[value] = None
             elif node in self.active:
                 raise ModelError(f"node {name_of(node)!r} ({node.op_type}) is part of a cycle")
             else:
@@ -162,10 +173,7 @@ class _Walk:
             results = self.placeholders(node, inputs)
         except TypingError as error:
             raise _mismatch(node, inputs, error) from None
-        for i, value in enumerate(node.outputs):
-            if i >= len(results) and (value.uses() or value.is_graph_output()):
-                self.refusals.add(f"{node.op_type} with output {i}", name_of(node))
-            result = results[i] if i < len(results) else None
+        for value, result in zip(node.outputs, results, strict=False):
             if result is not None and result.name is None:
                 result = replace(result, name=value.name)
             self.env[value] = result
@@ -195,12 +203,14 @@ class _Walk:
         results = function(form)
         results = results if isinstance(results, tuple) else (results,)
         for y in results:
-            if y.type.size > LARGEST:
+            if math.prod(y.type.shape) > LARGEST:
                 raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
         return [fold(y) for y in results] if known else results
 
     def literal(self, node: ir.Node) -> Op:
         """What a Constant node holds."""
+        if len(node.attributes) != 1:
+            raise ModelError(f"node {name_of(node)!r} (Constant): expected one attribute")
         (attribute,) = node.attributes.values()
         if attribute.name == "value":
             return Constant(to_array(attribute.as_tensor(), self.source.folder))
@@ -232,20 +242,22 @@ class _Walk:
 
 
 def _mismatch(node: ir.Node, inputs: Iterable[Op | None], error: TypingError) -> QcompilerError:
+    dtypes = {x.type.dtype for x in inputs if x is not None} - {FLOAT}
     message = f"node {name_of(node)!r} ({node.op_type}): {str(error).partition(': ')[2]}"
-    floats = all(x is None or x.type.dtype == FLOAT for x in inputs)
-    return ShapeError(message) if floats else ModelError(message)
+    return UnsupportedError(message) if dtypes else ShapeError(message)
 
 
 def _check_names(graph: ir.Graph) -> None:
-    computed: dict[str, ir.Node] = {}
+    sources = {x.name: "an input" for x in graph.inputs}
+    sources |= dict.fromkeys(graph.initializers, "an initializer")
     for node in graph:
         for value in node.outputs:
-            first = computed.setdefault(value.name or "", node)
-            if value.name and first is not node:
+            if value.name and value.name in sources:
                 raise ModelError(
-                    f"nodes {name_of(first)!r} and {name_of(node)!r} both compute {value.name!r}"
+                    f"value {value.name!r} comes from node {name_of(node)!r} and from "
+                    f"{sources[value.name]}"
                 )
+            sources[value.name] = f"node {name_of(node)!r}"
 
 
 def _check_finite(graph: Graph) -> None:

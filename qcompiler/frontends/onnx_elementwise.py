@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable
 from functools import reduce
 
+import onnx_ir as ir
+
+from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
@@ -48,6 +51,7 @@ _UNARY: dict[str, Callable[[Op], Op]] = {
 }
 _BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": Add, "Div": Div, "Mul": Mul, "Sub": Sub}
 _VARIADIC: dict[str, Callable[[Op, Op], Op]] = {"Max": Maximum, "Min": Minimum, "Sum": Add}
+_FLOAT_MAX = 3.4028234663852886e38
 _POWERS: dict[float, Callable[[Op], Op]] = {
     -1.0: lambda x: Div(scalar(1, FLOAT), x),
     -0.5: lambda x: Div(scalar(1, FLOAT), Sqrt(x)),
@@ -139,9 +143,6 @@ def _clip(node: Node, low: float | None, high: float | None) -> Op:
     return node.x if low is None and high is None else Clip(node.x, low, high)
 
 
-_FLOAT_MAX = 3.4028234663852886e38
-
-
 @importer("Dropout")
 def dropout(node: Node) -> Op:
     """x, in inference."""
@@ -160,17 +161,23 @@ def dropout_with_mode(node: Node) -> Op:
 @importer("Cast")
 def cast(node: Node) -> Op:
     """x in another type: floats are one type here, whole numbers become floats."""
-    return _cast(node, node.integer("to"))
+    try:
+        element = ir.DataType(node.integer("to"))
+    except ValueError as error:
+        raise node.broken(f"to: {error}") from None
+    return _cast(node, dtype_of(element))
 
 
-def _cast(node: Node, element: int) -> Op:
+@importer("CastLike", since=15)
+def cast_like(node: Node) -> Op:
+    """x in the second operand's type."""
+    return _cast(node, node.operand(1).type.dtype)
+
+
+def _cast(node: Node, target: str) -> Op:
     source = node.x.type.dtype
-    target = CAST_TO.get(element)
     if target == source:
         return node.x
     if target != FLOAT:
-        raise node.unsupported(f"conversion of {source} to element type {element}")
+        raise node.unsupported(f"conversion of {source} to {target}")
     return Cast(node.x, FLOAT)
-
-
-CAST_TO = {1: FLOAT, 10: FLOAT, 11: FLOAT, 16: FLOAT, 6: "int32", 7: "int64", 9: "bool"}

@@ -14,6 +14,7 @@ from onnx.defs import OpSchema
 
 from qcompiler.errors import ModelError, UnsupportedError
 from qcompiler.frontends.onnx_model import FLOATS, one_line, real
+from qcompiler.frontends.onnx_node import name_of
 from qcompiler.graph import Constant, Op, toposort
 from qcompiler.types import DTYPES, FLOAT, TensorType
 
@@ -22,9 +23,8 @@ LIMIT = 1 << 24  # elements of one folded value: 64 MiB in float32
 # Results whose size depends on the elements, but never exceeds rank · size of the operands.
 _BOUNDED = frozenset(["NonZero", "Unique", "Compress"])
 _RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"]
-    + ["RandomUniformLike"]
-)
+    f"Random{distribution}{like}" for distribution in ("Normal", "Uniform") for like in ("", "Like")
+) | {"Bernoulli", "Multinomial"}
 _SHAPE_DATA = 4096  # elements of an integer operand that may be a shape, an axis or a count
 
 
@@ -67,7 +67,7 @@ def infer(
             schema, proto, types, data, opset_imports=imports
         )
     except Exception as error:  # a C++ error of whatever class
-        raise ModelError(one_line(error)) from None
+        raise _broken(node, error) from None
     return [_tensor_type(found[name]) if name in found else None for name in proto.output]
 
 
@@ -103,7 +103,9 @@ def run(
     """
     from onnx.reference import ReferenceEvaluator
 
-    if node.op_type in _RANDOM or any(a.type.name.startswith("GRAPH") for a in _attributes(node)):
+    if node.op_type in _RANDOM or any(
+        a.type.name.startswith("GRAPH") for a in node.attributes.values()
+    ):
         raise UnsupportedError(node.op_type)
     types = infer(node, schema, opset, inputs)
     operands = [x.array for x in inputs if isinstance(x, Constant)]
@@ -117,9 +119,9 @@ def run(
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
     except Exception as error:  # the reference implementation fails in many ways
-        raise ModelError(one_line(error)) from None
+        raise _broken(node, error) from None
     return [real(np.asarray(y)) for y in results]
 
 
-def _attributes(node: ir.Node) -> Sequence[ir.Attr]:
-    return list(node.attributes.values())
+def _broken(node: ir.Node, error: Exception) -> ModelError:
+    return ModelError(f"node {name_of(node)!r} ({node.op_type}): {one_line(error)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError, ShapeError, UnsupportedError, UsageError
-from qcompiler.frontends.onnx_model import FLOATS
-from qcompiler.types import DTYPES, FLOAT, TensorType
+from qcompiler.frontends.onnx_model import dtype_of
+from qcompiler.types import DTYPES, TensorType
 
 LARGEST = 1 << 30  # elements of one input: beyond it a size is taken for damage
 
@@ -35,30 +37,24 @@ def input_types(
         )
     declared = {name: _declared(x) for name, x in zip(names, values, strict=True)}
     symbols: dict[str, tuple[int, str]] = {}
-    for name, shape in shapes.items():
-        _bind(name, declared[name], tuple(shape), symbols)
-    fixed = {
-        name: tuple(shapes[name])
-        if name in shapes
-        else None
-        if dims is None
-        else tuple(symbols[d][0] if isinstance(d, str) and d in symbols else d for d in dims)
-        for name, dims in declared.items()
-    }
-    _require_static(fixed)
-    return [
-        (x, TensorType(_dtype(x), tuple(int(d) for d in fixed[name] or ())))  # type: ignore[arg-type]
-        for name, x in zip(names, values, strict=True)
-    ]
+    given = {name: _sizes(name, shape) for name, shape in shapes.items()}
+    for name, sizes in given.items():
+        _bind(name, declared[name], sizes, symbols)
+    fixed: dict[str, tuple[Dimension, ...] | None] = {}
+    for name, dims in declared.items():
+        if name in given or dims is None:
+            fixed[name] = given.get(name)
+        else:
+            fixed[name] = tuple(symbols.get(str(d), (d,))[0] for d in dims)
+    static = _static(fixed)
+    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in values]
 
 
 def _dtype(value: ir.Value) -> str:
     if not isinstance(value.type, ir.TensorType):
         kind = "nothing" if value.type is None else type(value.type).__name__
         raise UnsupportedError(f"input {value.name!r}: expected a tensor, found {kind}")
-    name = value.type.dtype.name.lower()
-    dtype = {"float": FLOAT, "double": FLOAT}.get(name, name)
-    dtype = FLOAT if dtype in FLOATS else dtype
+    dtype = dtype_of(value.type.dtype)
     if dtype not in DTYPES:
         raise UnsupportedError(f"input {value.name!r}: expected numbers, found {dtype}")
     return dtype
@@ -71,6 +67,16 @@ def _declared(value: ir.Value) -> tuple[Dimension, ...] | None:
     return tuple(d if isinstance(d, int) else (d.value or None) for d in value.shape)
 
 
+def _sizes(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(operator.index(d) for d in shape)
+    except TypeError:
+        raise UsageError(f"--input-shape {name}: expected whole numbers, found {shape}") from None
+    if min(sizes, default=1) < 1:
+        raise ShapeError(f"--input-shape {name}:{_text(sizes)}: expected sizes of at least 1")
+    return sizes
+
+
 def _bind(
     name: str,
     dims: tuple[Dimension, ...] | None,
@@ -78,8 +84,6 @@ def _bind(
     symbols: dict[str, tuple[int, str]],
 ) -> None:
     given = f"--input-shape {name}:{_text(shape)}"
-    if any(d < 1 for d in shape):
-        raise ShapeError(f"{given}: expected sizes of at least 1")
     if dims is None:
         return
     if len(dims) != len(shape):
@@ -94,7 +98,7 @@ def _bind(
             raise ShapeError(f"{given}: {dim!r} is {first} in input {where!r}")
 
 
-def _require_static(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> None:
+def _static(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> dict[str, tuple[int, ...]]:
     unfixed = {
         name: dims
         for name, dims in shapes.items()
@@ -109,13 +113,11 @@ def _require_static(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> None:
             f"--input-shape {name}:{_example(dims)}" for name, dims in unfixed.items()
         )
         raise ShapeError(f"dynamic dimensions: {found}; fix them, for example {advice}")
-    for name, dims in shapes.items():
-        sizes = [int(d) for d in dims or ()]  # type: ignore[arg-type]
-        size = 1
-        for d in sizes:
-            size *= d
-        if min(sizes, default=1) < 1 or size > LARGEST:
-            raise ShapeError(f"input {name!r} is {_text(dims or ())}: expected 1 to 2^30 elements")
+    static = {name: tuple(int(d or 0) for d in dims or ()) for name, dims in shapes.items()}
+    for name, sizes in static.items():
+        if min(sizes, default=1) < 1 or math.prod(sizes) > LARGEST:
+            raise ShapeError(f"input {name!r} is {_text(sizes)}: expected 1 to 2^30 elements")
+    return static
 
 
 def _text(dims: Sequence[Dimension]) -> str:

@@ -6,7 +6,7 @@ import math
 
 from qcompiler.frontends.onnx_fold import fold
 from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.frontends.onnx_windows import Plane, plane, sliding_window
+from qcompiler.frontends.onnx_windows import plane, sliding_window
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
@@ -31,10 +31,11 @@ def simplified(op: Op) -> Op:
 def conv(node: Node) -> Op:
     """Convolution over one or two spatial axes."""
     x, weight = plane(node, node.x), plane(node, node.operand(1))
+    if (groups := node.integer("group")) < 1:
+        raise node.broken(f"group: expected at least 1, found {groups}")
     kernel = node.integers("kernel_shape") or node.operand(1).type.shape[2:]
     window = sliding_window(node, x, kernel)
-    weight_op = simplified(weight.op)
-    return x.restored(Conv(x.op, weight_op, node.optional(2), window, node.integer("group", 1)))
+    return x.restored(Conv(x.op, simplified(weight.op), node.optional(2), window, groups))
 
 
 @importer("MatMul")
@@ -103,8 +104,9 @@ def batch_normalization_with_mode(node: Node) -> Op:
 
 
 def _normalize(node: Node) -> Op:
-    parameters = (node.operand(i) for i in range(1, 5))
-    return BatchNormalization(node.x, *parameters, epsilon=node.number("epsilon"))
+    gamma, beta, mean, variance = (node.operand(i) for i in range(1, 5))
+    epsilon = node.number("epsilon")
+    return BatchNormalization(node.x, gamma, beta, mean, variance, epsilon)
 
 
 @importer("Softmax")

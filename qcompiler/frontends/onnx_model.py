@@ -6,12 +6,12 @@ memory is taken, and whatever a damaged file makes a reader raise becomes one li
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import google.protobuf.message
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -23,7 +23,13 @@ from qcompiler.types import DTYPES, FLOAT
 # onnx_ir logs what it tolerates in a damaged model; the import refuses it in one line instead.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
-FLOATS = frozenset(["float16", "bfloat16", FLOAT, "float64"])
+FLOATS = frozenset(["float16", "bfloat16", FLOAT, "float64"])  # what numpy calls them
+_FLOATS = (
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,10 @@ class Source:
 
     Attributes:
         model: Functions inlined.
-        label: What errors call it: the path, or "model".
         folder: Where external data may lie; None for a model in memory.
     """
 
     model: ir.Model
-    label: str
     folder: Path | None
 
     @property
@@ -73,7 +77,7 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> 
         raise UsageError(
             f"expected a path, bytes, onnx.ModelProto or onnx_ir.Model, found {type(model)}"
         )
-    return Source(inline_functions(model), "model", folder)
+    return Source(inline_functions(model), folder)
 
 
 def read(path: Path) -> bytes:
@@ -106,10 +110,9 @@ def parse(data: bytes) -> onnx.ModelProto:
         FileError: the bytes are something else.
         ModelError: they begin like a model but are cut short or damaged.
     """
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(data)
-    except google.protobuf.message.DecodeError:
+        proto = onnx.ModelProto.FromString(data)
+    except Exception:  # protobuf's DecodeError
         if data[:1] == b"\x08":  # the field ir_version, which writers put first
             raise ModelError("is truncated or damaged: export or copy it again") from None
         raise FileError("is not an ONNX model: expected a serialized ModelProto") from None
@@ -126,8 +129,14 @@ def deserialize(proto: onnx.ModelProto) -> ir.Model:
     """
     if proto.graph.sparse_initializer:
         raise UnsupportedError("sparse initializers: store the weights densely")
-    if unnamed := sum(not t.name for t in proto.graph.initializer):
-        raise ModelError(f"{unnamed} initializers have no name")
+    initializers = collections.Counter(t.name for t in proto.graph.initializer)
+    if initializers[""]:
+        raise ModelError("an initializer has no name")
+    if twice := [name for name, count in initializers.items() if count > 1]:
+        raise ModelError(f"initializer {twice[0]!r} is given twice")
+    for x in proto.graph.input:
+        if (kind := x.type.WhichOneof("value")) == "map_type":  # onnx_ir cannot read it
+            raise UnsupportedError(f"input {x.name!r}: expected a tensor, found a {kind}")
     try:
         return ir.from_proto(proto)
     except Exception as error:  # a damaged model makes onnx_ir fail in many ways
@@ -156,8 +165,8 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
         UnsupportedError: elements of a type that the IR lacks, such as strings.
     """
     what = f"tensor {tensor.name!r}"
-    dtype = {"float": FLOAT, "double": "float64"}.get(name := tensor.dtype.name.lower(), name)
-    if dtype not in DTYPES | FLOATS:
+    dtype = dtype_of(tensor.dtype)
+    if dtype not in DTYPES:
         raise UnsupportedError(f"{what}: elements of type {dtype}")
     try:
         dims = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
@@ -165,6 +174,7 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
             array = _external(tensor, folder or _base(tensor), dims)
         else:
             array = np.asarray(tensor.numpy())
+            array = array.copy() if array.flags.writeable else array
     except QcompilerError:
         raise
     except Exception as error:  # lazily decoded data fails in many ways
@@ -176,10 +186,15 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
     return real(array)
 
 
+def dtype_of(element: ir.DataType) -> str:
+    """The name of an element type; every float of 16 to 64 bits is float32 here."""
+    return FLOAT if element in _FLOATS else element.name.lower()
+
+
 def real(array: np.ndarray) -> np.ndarray:
     """The array, as float32 if it holds floats of any width."""
     if array.dtype.name not in FLOATS or array.dtype == FLOAT:
-        return array
+        return np.asarray(array, array.dtype.newbyteorder("="), order="C")
     with np.errstate(over="ignore"):  # what becomes infinite is reported by name
         return array.astype(FLOAT)
 

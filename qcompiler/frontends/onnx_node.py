@@ -123,7 +123,7 @@ class Node:
         """
         if not -rank <= value < rank:
             raise self.broken(f"expected an axis in [{-rank}, {rank}), found {value}")
-        return value % rank if rank else 0
+        return value % rank
 
     def axes(self, values: Sequence[int], rank: int) -> tuple[int, ...]:
         """Distinct axes counted from the front.
@@ -194,7 +194,7 @@ def checked(node: ir.Node, schema: OpSchema, opset: int, inputs: tuple[Op | None
     Raises:
         ModelError: operands or attributes do not fit the schema.
     """
-    given = {name: attribute for name, attribute in node.attributes.items()}
+    given = dict(node.attributes.items())
     attributes = {
         name: onnx.helper.get_attribute_value(formal.default_value)
         for name, formal in schema.attributes.items()
@@ -219,7 +219,8 @@ def checked(node: ir.Node, schema: OpSchema, opset: int, inputs: tuple[Op | None
         raise result.broken(
             f"expected {schema.min_input} to {schema.max_input} inputs, found {len(inputs)}"
         )
-    for formal, x in zip(schema.inputs, inputs, strict=False):
-        if x is None and formal.option != OpSchema.FormalParameterOption.Optional:
-            raise result.broken(f"input {formal.name!r} is missing")
+    for i, x in enumerate(inputs):
+        parameter = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last may be variadic
+        if x is None and parameter.option != OpSchema.FormalParameterOption.Optional:
+            raise result.broken(f"input {parameter.name!r} is missing")
     return result

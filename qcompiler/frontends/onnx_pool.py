@@ -47,7 +47,10 @@ def _counted(node: Node, x: Plane, window: Window) -> Op:
 
 def _pooled(node: Node) -> tuple[Plane, Window]:
     x = plane(node, node.x)
-    window = sliding_window(node, x, node.integers("kernel_shape") or ())
+    kernel = node.integers("kernel_shape") or ()
+    window = sliding_window(node, x, kernel)
+    if any(pad >= k for pad, k in zip(node.integers("pads") or (), kernel * 2, strict=False)):
+        raise node.broken("expected padding smaller than the kernel: a window would be empty")
     height, width = x.op.type.shape[2:]
     if (height + sum(window.pads[::2])) * (width + sum(window.pads[1::2])) > _LARGEST_PLANE:
         raise node.broken(f"expected a plane that fits in memory, found {window} on {x.op.type}")

@@ -8,6 +8,8 @@ from qcompiler.frontends.onnx_node import Node
 from qcompiler.graph import Op
 from qcompiler.ops import Reshape, Window
 
+_LARGEST = 1 << 20  # of a kernel, stride, dilation or padding: beyond it a size is damage
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -63,9 +65,9 @@ def sliding_window(node: Node, x: Plane, kernel: tuple[int, ...]) -> Window:
     pads = node.integers("pads") or (0,) * (2 * axes)
     sizes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations}
     for name, values in sizes.items():
-        if len(values) != axes or min(values) < 1:
+        if len(values) != axes or not 1 <= min(values) <= max(values) <= _LARGEST:
             raise node.broken(f"{name}: expected {axes} sizes ≥ 1, found {list(values)}")
-    if len(pads) != 2 * axes or min(pads) < 0:
+    if len(pads) != 2 * axes or not 0 <= min(pads) <= max(pads) <= _LARGEST:
         raise node.broken(f"pads: expected {2 * axes} sizes ≥ 0, found {list(pads)}")
     before, after = pads[:axes], pads[axes:]
     match node.text("auto_pad", "NOTSET"):
