@@ -1,0 +1,160 @@
+"""Accuracy and bit equality on real models: one table.
+
+    python tools/accuracy.py --data ../shared/data [--check]
+
+Each model is quantized from its calibration images, compiled for this CPU, and run on all its test
+images by three executors: the numpy reference, the library, and the integer ONNX file in ONNX
+Runtime.  The table shows top-1 of the float and the integer model, how often both choose the same
+class, and how many of all output values differ between the executors in any bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import qcompiler
+from qcompiler.errors import UsageError
+
+IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with its images.
+
+    Attributes:
+        load: From the data folder: calibration images, test images, test labels.
+        top1: Per cent that the integer model must reach.
+        agreement: Per cent of test images on which it must choose the float model's class.
+    """
+
+    name: str
+    load: Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    top1: float
+    agreement: float
+
+
+def cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """512 training images, and all 932 test images."""
+
+    def prepared(x: np.ndarray) -> np.ndarray:
+        real = (x.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+        return np.ascontiguousarray(real.transpose(0, 3, 1, 2))
+
+    with np.load(folder / "train.npz") as train, np.load(folder / "test.npz") as test:
+        return prepared(train["x"][:512]), prepared(test["x"]), test["y"]
+
+
+def imagenet(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """100 calibration and 400 evaluation photographs; their names are their classes."""
+
+    def images(name: str) -> tuple[np.ndarray, np.ndarray]:
+        paths = sorted((folder / name).glob("*.jpg"))
+        pixels = [np.asarray(Image.open(p).convert("RGB"), np.float32) for p in paths]
+        real = np.stack(pixels).transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
+        return np.ascontiguousarray(real), np.array([int(p.stem) for p in paths])
+
+    return images("calib")[0], *images("eval")
+
+
+TASKS = (
+    Task("resnet20_cifar10", cifar10, top1=91.2, agreement=99.0),
+    Task("mobilenet_v1_025_imagenet", imagenet, top1=56.0, agreement=0.0),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Per cents, and output values that differ between executors."""
+
+    float_top1: float
+    integer_top1: float
+    agreement: float
+    images: int
+    differing: int
+    float_instructions: int
+
+
+def session(model: str | Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The model in ONNX Runtime, as a function of one image."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    runtime = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    name = runtime.get_inputs()[0].name
+    return lambda x: np.asarray(runtime.run(None, {name: x[None]})[0])
+
+
+def measure(task: Task, data: Path, threads: int | None) -> Result:
+    """Quantize, compile and run on every test image."""
+    folder = data / task.name
+    model = folder / "model.onnx"
+    calibration, images, labels = task.load(folder)
+    options = qcompiler.Options(require_integer=True, threads=threads)
+    made = qcompiler.compile_model(model, "cpu", calibration, options=options)
+    (x,), (y,) = made.integer.inputs, made.integer.outputs
+    with tempfile.TemporaryDirectory() as scratch:
+        integer_file = Path(scratch, "integer.onnx")
+        qcompiler.export_onnx(made.integer, integer_file)
+        float_model, integer_model = session(model), session(integer_file)
+    floats, integers, differing = [], [], 0
+    for image in images:
+        floats.append(float_model(image)[0])
+        feeds = {str(x.name): image[None]}
+        reference = qcompiler.evaluate(made.integer, feeds)[y]
+        integers.append(reference[0])
+        for other in (made.model(feeds)[y], integer_model(image)):
+            differing += int((other.view(np.uint32) != reference.view(np.uint32)).sum())
+    chosen, expected = np.argmax(integers, 1), np.argmax(floats, 1)
+    return Result(
+        100 * float(np.mean(expected == labels)),
+        100 * float(np.mean(chosen == labels)),
+        100 * float(np.mean(chosen == expected)),
+        len(images),
+        differing,
+        made.model.metadata.float_instructions,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--model", action="append", help="only this model (repeatable)")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bound does not hold")
+    arguments = parser.parse_args()
+    tasks = [t for t in TASKS if not arguments.model or t.name in arguments.model]
+    if not tasks:
+        raise UsageError(f"--model: expected one of {', '.join(t.name for t in TASKS)}")
+    table = Table("model", "images", "float", "integer", "agreement", "differing bits", "holds")
+    failed = False
+    for task in tasks:
+        r = measure(task, arguments.data, arguments.threads)
+        holds = (
+            r.integer_top1 >= task.top1
+            and r.agreement >= task.agreement
+            and not r.differing
+            and not r.float_instructions
+        )
+        failed |= not holds
+        top1 = f"{r.integer_top1:.2f} % (≥ {task.top1})"
+        agreement = f"{r.agreement:.2f} % (≥ {task.agreement})"
+        cells = (task.name, str(r.images), f"{r.float_top1:.2f} %", top1, agreement)
+        table.add_row(*cells, str(r.differing), "yes" if holds else "NO")
+    Console(width=140).print(table)
+    return int(failed and arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
