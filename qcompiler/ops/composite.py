@@ -71,8 +71,10 @@ class Fused(Composite):
         return inline(self.region, self.inputs)
 
     def infer(self) -> TensorType:
-        (result,) = self.region.outputs.values()
-        return result.type
+        for x, inside in zip(self.inputs, self.region.inputs, strict=True):
+            fits = (x.type.dtype, x.type.shape) == (inside.type.dtype, inside.type.shape)
+            self.expect(fits, str(inside.type), x.type)
+        return self.root.type
 
     @property
     def root(self) -> Op:

@@ -197,6 +197,12 @@ def matmul_shape(node: Op, x: TensorType, w: TensorType) -> tuple[int, ...]:
     return (*map(int, leading), x.shape[-2], w.shape[-1])
 
 
+def expect_axes(node: Op, axes: tuple[int, ...], x: TensorType) -> None:
+    """Refuse axes that x lacks, twice the same, or none (which would mean all to ONNX)."""
+    fits = len(axes) > 0 and len(set(axes)) == len(axes) and all(0 <= a < x.rank for a in axes)
+    node.expect(fits, f"distinct axes below {x.rank}", axes)
+
+
 @op
 class ReduceSum(Op):
     """The int32 sum over axes, which stay with size 1."""
@@ -207,7 +213,7 @@ class ReduceSum(Op):
     def infer(self) -> TensorType:
         x = self.x.type
         self.expect(x.is_integer, "integers", x)
-        self.expect(all(0 <= a < x.rank for a in self.axes), f"axes below {x.rank}", self.axes)
+        expect_axes(self, self.axes, x)
         count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
         largest = count * x.magnitude()
         self.expect(largest <= INT32_MAX, "sums within int32", f"sums up to {largest}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph import Op, op
-from qcompiler.ops.integer import matmul_shape
+from qcompiler.ops.integer import expect_axes, matmul_shape
 from qcompiler.ops.window import Window, convolve
 from qcompiler.types import FLOAT, TensorType
 
@@ -161,8 +161,7 @@ class ReduceMean(Real):
     axes: tuple[int, ...]
 
     def shape_of_result(self) -> tuple[int, ...]:
-        rank = self.x.type.rank
-        self.expect(all(0 <= a < rank for a in self.axes), f"axes below {rank}", self.axes)
+        expect_axes(self, self.axes, self.x.type)
         return tuple(1 if i in self.axes else d for i, d in enumerate(self.x.type.shape))
 
     @property
@@ -198,6 +197,7 @@ class AveragePool(Real):
     def shape_of_result(self) -> tuple[int, ...]:
         x = self.x.type
         self.expect(x.rank == 4, "an operand of rank 4", x)
+        self.expect(self.window.overlaps, "pads below the kernel size", self.window)
         shape = (*x.shape[:2], *self.window.output(*x.shape[2:]))
         self.expect(bool(self.counts().min(initial=1) > 0), "no empty window", self.window)
         return shape

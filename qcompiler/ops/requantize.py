@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import reduce
 
-import numpy as np
-
 from qcompiler.graph import Constant, Op, op
 from qcompiler.ops.arithmetic import Add, Cast, Clip, Mul, ShiftRight, Sub, scalar
 from qcompiler.ops.composite import Composite
@@ -92,5 +90,5 @@ class Table(Composite):
 
 def _magnitude(node: Op) -> int:
     if isinstance(node, Constant):
-        return int(np.abs(node.array).max(initial=0))
+        return max(-int(node.array.min(initial=0)), int(node.array.max(initial=0)))
     return node.type.magnitude()

@@ -52,6 +52,11 @@ class Window:
         """Whether windows are the single elements."""
         return self == Window((1, 1))
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether pads are below the kernel size, as ONNX Runtime wants them for pooling."""
+        return all(p < k for p, k in zip(self.pads, self.kernel * 2, strict=True))
+
     def taps(self, x: np.ndarray, value: float) -> Iterator[tuple[int, int, np.ndarray]]:
         """For each tap (i, j) of the window, its element in every window.
 
