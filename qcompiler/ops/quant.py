@@ -61,9 +61,11 @@ class Dequantize(Composite):
         q, rank = self.x.type.quantization, self.x.type.rank
         self.expect(q is not None, "codes that have a quantization", self.x.type)
         assert q is not None
-        code: Op = Cast(self.x, "int32")
+        fits = q.bounds.bits < 32 or (q.bounds.signed and not any(q.zero_point))
+        wide = "int32" if fits else "int64"  # so that q − z does not overflow
+        code: Op = Cast(self.x, wide)
         if any(q.zero_point):
-            code = Sub(code, Constant(np.asarray(q.zero_points(rank), np.int32)))
+            code = Sub(code, Constant(np.asarray(q.zero_points(rank), wide)))
         return Mul(Cast(code, FLOAT), Constant(np.asarray(q.scales(rank), np.float32)))
 
 
