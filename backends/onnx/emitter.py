@@ -94,7 +94,7 @@ class Emitter:
         values: Sequence[ir.Value | None],
         compute: Callable[..., ir.Value],
     ) -> ir.Value:
-        """`compute(*values)`, in a wider dtype where ONNX Runtime has the operator for no other.
+        """`compute(*values)`, in a wider dtype where ONNX Runtime has no arithmetic for this one.
 
         Args:
             dtype: Of the values and of the result.
@@ -168,7 +168,11 @@ def data_type(name: str) -> ir.DataType:
     return ir.DataType[_FLOATS.get(name, name.upper())]
 
 
-_WIDE = {"bool": "int32", "int16": "int32", "uint16": "int32"}
+_WIDE = {
+    **dict.fromkeys(("bool", "int8", "uint8", "int16", "uint16"), "int32"),
+    "uint32": "int64",
+}
+"""What ONNX Runtime 1.20 computes in; later versions know more types."""
 
 _FLOATS = {"float32": "FLOAT", "float64": "DOUBLE"}
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+
 from qcompiler.backends.onnx.emitter import Emitter, data_type
 from qcompiler.backends.onnx.writer import build, save
-
 from qcompiler.graph import Constant, Graph
 from qcompiler.ops import Composite, Dequantize, Quantize
 from qcompiler.types import FLOAT, Quantization

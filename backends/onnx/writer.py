@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
+
 from qcompiler.backends.onnx.emitter import (
     DOMAIN,
     IR_VERSION,
@@ -17,7 +18,6 @@ from qcompiler.backends.onnx.emitter import (
     data_type,
     rename,
 )
-
 from qcompiler.errors import UnsupportedError
 from qcompiler.files import atomic_path
 from qcompiler.graph import Constant, Graph, Input, Op

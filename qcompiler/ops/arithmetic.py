@@ -42,11 +42,12 @@ class Binary(Elementwise):
     b: Op
 
     def infer(self) -> TensorType:
-        self.expect(self.a.type.dtype != "bool", "numbers", self.a.type)
+        expect_numbers(self, self.a.type)
         return super().infer()
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        return o.op(type(self).__name__, a, b)
+        operator = type(self).__name__
+        return o.widened(self.a.type.dtype, (a, b), lambda a, b: o.op(operator, a, b))
 
 
 @op
@@ -113,11 +114,16 @@ class FloorDiv(Binary):
         return t.floordiv(a, b)
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        # ONNX integer Div truncates: one less where a remainder is left over and a is negative.
-        quotient = o.op("Div", a, b)
-        remainder = o.op("Sub", a, o.op("Mul", quotient, b))
-        negative = o.op("Less", remainder, o.constant(np.zeros((), self.type.dtype)))
-        return o.op("Sub", quotient, o.op("Cast", negative, to=o.dtype(self.type.dtype)))
+        wide = o.widened_dtype(self.type.dtype)
+
+        def floored(a: Any, b: Any) -> Any:
+            # ONNX integer Div truncates: one less where a remainder is left over and a is negative.
+            quotient = o.op("Div", a, b)
+            remainder = o.op("Sub", a, o.op("Mul", quotient, b))
+            negative = o.op("Less", remainder, o.constant(np.zeros((), wide)))
+            return o.op("Sub", quotient, o.op("Cast", negative, to=o.dtype(wide)))
+
+        return o.widened(self.type.dtype, (a, b), floored)
 
 
 @op
@@ -158,7 +164,7 @@ class Minimum(Binary):
         return t.min(a, b)
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Min", *ab))
+        return extreme(o, "Min", self.type.dtype, a, b)
 
 
 @op
@@ -172,7 +178,7 @@ class Maximum(Binary):
         return t.max(a, b)
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
-        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Max", *ab))
+        return extreme(o, "Max", self.type.dtype, a, b)
 
 
 @op
@@ -189,6 +195,9 @@ class GreaterEqual(Binary):
         return a >= b
 
     def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        dtype, wide = self.a.type.dtype, o.widened_dtype(self.a.type.dtype)
+        if wide != dtype:
+            a, b = (o.op("Cast", v, to=o.dtype(wide)) for v in (a, b))
         return o.op("GreaterOrEqual", a, b)
 
 
@@ -213,7 +222,7 @@ class Select(Elementwise):
         return t.select(condition, a, b)
 
     def onnx(self, o: Any, condition: Any, a: Any, b: Any) -> Any:
-        return o.widened(self.type.dtype, (a, b), lambda *ab: o.op("Where", condition, *ab))
+        return o.widened(self.type.dtype, (a, b), lambda a, b: o.op("Where", condition, a, b))
 
 
 @op
@@ -226,7 +235,7 @@ class Clip(Elementwise):
 
     def infer(self) -> TensorType:
         x = self.x.type
-        self.expect(x.dtype != "bool", "numbers", x)
+        expect_numbers(self, x)
         if x.is_integer:
             info = np.iinfo(x.dtype)
             for bound in (self.low, self.high):
@@ -246,11 +255,14 @@ class Clip(Elementwise):
         return x
 
     def onnx(self, o: Any, x: Any) -> Any:
-        bounds = [
-            None if v is None else o.constant(np.asarray(v, self.type.dtype))
-            for v in (self.low, self.high)
-        ]
-        return o.widened(self.type.dtype, (x, *bounds), lambda *xs: o.op("Clip", *xs))
+        dtype = self.type.dtype
+        low, high = (
+            None if v is None else o.constant(np.asarray(v, dtype)) for v in (self.low, self.high)
+        )
+        if self.type.is_float or dtype in ("int8", "uint8", "int32") or low is high:
+            return o.op("Clip", x, low, high)
+        x = x if low is None else extreme(o, "Max", dtype, x, low)
+        return x if high is None else extreme(o, "Min", dtype, x, high)
 
 
 @op
@@ -291,6 +303,27 @@ class Floor(Elementwise):
 
     def onnx(self, o: Any, x: Any) -> Any:
         return o.op("Floor", x)
+
+
+def expect_numbers(node: Op, type: TensorType) -> None:
+    """Refuse bool, and uint64, of which ONNX Runtime knows little."""
+    node.expect(type.dtype not in ("bool", "uint64"), "numbers of at most 63 bits", type)
+
+
+def extreme(o: Any, operator: str, dtype: str, a: Any, b: Any) -> Any:
+    """ONNX's Min or Max, on any numbers.
+
+    ONNX Runtime 1.31's int64 Min, Max and Clip are wrong on x86 CPUs where values differ by 2^31
+    to 2^32; its comparisons are right.
+    """
+
+    def compute(a: Any, b: Any) -> Any:
+        if o.widened_dtype(dtype) != "int64":
+            return o.op(operator, a, b)
+        comparison = o.op("Less" if operator == "Min" else "Greater", a, b)
+        return o.op("Where", comparison, a, b)
+
+    return o.widened(dtype, (a, b), compute)
 
 
 def scalar(value: float, dtype: str) -> Constant:

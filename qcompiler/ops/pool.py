@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from qcompiler.graph import Op, op
+from qcompiler.ops.arithmetic import expect_numbers, extreme
 from qcompiler.ops.window import Window
 from qcompiler.types import TensorType
 
@@ -27,7 +29,9 @@ class MaxPool(Op):
 
     def infer(self) -> TensorType:
         x = self.x.type
-        self.expect(x.rank == 4 and x.dtype != "bool", "numbers of rank 4", x)
+        self.expect(x.rank == 4, "an operand of rank 4", x)
+        expect_numbers(self, x)
+        self.expect(self.window.overlaps, "pads below the kernel size", self.window)
         self.expect(x.quantization is None or x.quantization.axis is None, "one scale", x)
         spatial = 1 if self.channels_last else 2
         rows, columns = self.window.output(*x.shape[spatial : spatial + 2])
@@ -75,4 +79,4 @@ class MaxPool(Op):
             stops = (i * dh + (rows - 1) * sh + 1, j * dw + (columns - 1) * sw + 1)
             first, last = (o.constant(np.array(v, np.int64)) for v in (starts, stops))
             taps.append(o.op("Slice", x, first, last, axes, steps))
-        return o.op("Max", *taps)
+        return reduce(partial(extreme, o, "Max", o.widened_dtype(self.type.dtype)), taps)

@@ -144,6 +144,10 @@ class Pad(Movement):
         self.expect(
             len(pads) == 2 * x.rank and min(pads, default=0) >= 0, f"{2 * x.rank} pads ≥ 0", pads
         )
+        if x.is_integer:
+            info = np.iinfo(x.dtype)
+            fits = self.value == int(self.value) and info.min <= self.value <= info.max
+            self.expect(fits, f"a {x.dtype} value", self.value)
         return x.with_shape(
             tuple(b + d + a for b, d, a in zip(self.before, x.shape, self.after, strict=True))
         )
@@ -171,9 +175,11 @@ class Pad(Movement):
     def onnx(self, o: Any, x: Any) -> Any:
         pads = o.constant(np.array((*self.before, *self.after), np.int64))
         value = o.constant(np.asarray(self.value, self.type.dtype))
-        return o.widened(
-            self.type.dtype, (x, value), lambda x, v: o.op("Pad", x, pads, v, mode="constant")
-        )
+        if self.type.dtype in ("int16", "uint16"):  # which ONNX Runtime cannot pad
+            return o.widened(
+                self.type.dtype, (x, value), lambda x, v: o.op("Pad", x, pads, v, mode="constant")
+            )
+        return o.op("Pad", x, pads, value, mode="constant")
 
 
 @op
