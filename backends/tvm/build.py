@@ -1,0 +1,156 @@
+"""From a graph to one shared library: kernels, program, weights and metadata."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import tvm
+from qcompiler.artifact import CompiledModel, KernelInfo, Metadata, Value, seal
+from qcompiler.backends.target import Target, load_kernels
+from qcompiler.backends.tvm import machine
+from qcompiler.backends.tvm.lower import Program, lower
+from qcompiler.backends.tvm.program import AT, ENTRY, WEIGHTS, Main, main, plain
+from qcompiler.errors import TargetError
+from qcompiler.graph import Graph, Op
+from qcompiler.ops import Dequantize, Fused, Quantize
+from qcompiler.types import Quantization
+from tvm.target import Target as TvmTarget
+
+LIBRARY = "model.so"
+
+_DATA = f"""
+__asm__(
+    ".section .rodata\\n"
+    ".balign 64\\n"
+    "qc_constants: .incbin \\"constants.bin\\"\\n"
+    ".byte 0\\n"
+    ".text\\n");
+extern const char qc_constants[] __attribute__((visibility("hidden")));
+const void *{WEIGHTS}(long long offset) {{ return qc_constants + offset; }}
+void *{AT}(char *base, long long offset) {{ return base + offset; }}
+"""
+
+
+def build(
+    graph: Graph,
+    target: Target,
+    *,
+    source_sha256: str | None = None,
+    threads: int | None = None,
+) -> CompiledModel:
+    """Compile a graph to a library that lies in a temporary folder until it is saved.
+
+    Args:
+        graph: In any language.
+        target: What to compile for; a foreign CPU's library can be saved but not called here.
+        source_sha256: Digest of the model's file, for the metadata.
+        threads: How many threads one call uses; see `qcompiler.artifact.load`.
+
+    Raises:
+        TargetError: the target's kernel tables are missing, or there is no C compiler to link with.
+    """
+    chosen = machine.tvm_target(target)
+    program = lower(graph, chosen, load_kernels(target))
+    final = main(program)
+    folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
+    place = Path(folder.name)
+    _compile(program, final, chosen, place)
+    _link(place, target, _architecture(chosen))
+    metadata = _metadata(program, final, target, chosen, source_sha256)
+    library = place / LIBRARY
+    seal(library, metadata)
+    return CompiledModel(library, metadata, threads, folder)
+
+
+def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> None:
+    functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
+    kernels = tvm.compile(tvm.IRModule(functions), target).mod
+    kernels.write_to_file(str(folder / "kernels.o"))
+    # The program only passes pointers: not worth optimizing, and kernels must not be inlined.
+    plain_target = TvmTarget({**dict(target.attrs), "kind": "llvm", "opt-level": 0})
+    entry = tvm.compile(tvm.IRModule({ENTRY: final.function}), plain_target).mod
+    entry.write_to_file(str(folder / "main.o"))
+    with (folder / "constants.bin").open("wb") as file:
+        for offset, array in final.constants:
+            file.seek(offset)
+            file.write(array.data)
+    (folder / "constants.c").write_text(_DATA)
+
+
+def _link(folder: Path, target: Target, architecture: str) -> None:
+    compiler = _compiler(architecture)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wl,-Bsymbolic", "-Wl,-z,noexecstack"]
+    command += ["-o", LIBRARY, "kernels.o", "main.o", "constants.c", "-lm"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TargetError(f"target {target.name!r}: {compiler} cannot link the library: {reason}")
+    for name in ("kernels.o", "main.o", "constants.c", "constants.bin"):
+        (folder / name).unlink()
+
+
+def _compiler(architecture: str) -> str:
+    names = ["cc", "gcc", "clang"]
+    if architecture != machine.architecture():
+        names = [f"{architecture}-linux-gnu-gcc"]
+    for name in (os.environ.get("CC"), *names):
+        if name and (found := shutil.which(name)):
+            return found
+    raise TargetError(
+        f"no C compiler to link the library with: install {' or '.join(names)}, or set CC"
+    )
+
+
+def _architecture(target: TvmTarget) -> str:
+    triple = str(target.attrs.get("mtriple", ""))
+    return triple.partition("-")[0] or machine.architecture()
+
+
+def _metadata(
+    program: Program, final: Main, target: Target, chosen: TvmTarget, source: str | None
+) -> Metadata:
+    graph = program.graph
+    names = graph.names
+    kernels = tuple(
+        KernelInfo(
+            k.symbol,
+            k.implementation,
+            tuple(names.get(node, "copy") for node in k.nodes),
+            "",
+            0,
+        )
+        for k in program.kernels
+    )
+    return Metadata(
+        model=graph.name,
+        inputs=tuple(Value(str(x.name), x.type, _entry(graph, x)) for x in graph.inputs),
+        outputs=tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items()),
+        target=target.name,
+        architecture=_architecture(chosen),
+        cpu=str(chosen.attrs["mcpu"]),
+        features=machine.code_features(chosen),
+        qcompiler=version("qcompiler"),
+        tvm=version("apache-tvm"),
+        source_sha256=source,
+        kernels=kernels,
+        weight_bytes=final.constant_bytes,
+        workspace_bytes=final.workspace_bytes,
+    )
+
+
+def _entry(graph: Graph, x: Op) -> Quantization | None:
+    """What the codes mean that an input is quantized to."""
+    for user in graph.users[x]:
+        if isinstance(user, Quantize):
+            return user.quantization
+    return x.type.quantization
+
+
+def _exit(y: Op) -> Quantization | None:
+    root = y.root if isinstance(y, Fused) else y
+    return root.x.type.quantization if isinstance(root, Dequantize) else y.type.quantization

@@ -1,0 +1,169 @@
+"""The default CPU schedule: one loop nest per reduction with its epilogue inside, in parallel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+VECTOR = 64
+"""Most elements of a vectorized loop: four 512-bit vectors of int32."""
+
+LEAST_VECTOR = 8
+PARALLEL_WORK = 1 << 14
+"""Scalar operations below which waking the thread pool costs more than it saves."""
+
+MOST_REPEATED = 32
+"""Stages that may be computed again in each of several consumers."""
+
+_CHEAP = 3
+"""Stages that may be computed again for each term of a reduction (a cast, a border)."""
+
+Block = Any
+"""A schedule's reference to a stage; TVM ships no types."""
+
+
+def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Schedule any function that `te.create_prim_func` made, for any CPU.
+
+    Elementwise stages are inlined into their consumers; a reduction is computed where its
+    elementwise consumer needs it, a few elements at a time.
+    """
+    sch = s_tir.Schedule(tvm.IRModule({"main": function}), enable_check=False)
+    _inline(sch)
+    done: list[str] = []
+    for block in _blocks(sch):
+        name = _name(sch, block)
+        if name in done:
+            continue
+        if not _is_reduction(sch, block):
+            _elementwise(sch, block)
+            continue
+        consumers = list(sch.get_consumers(block))
+        if len(consumers) == 1 and _same_elements(sch, block, consumers[0]):
+            epilogue = consumers[0]
+        else:
+            epilogue = sch.cache_write(block, 0, "global")
+        done.append(_name(sch, epilogue))
+        _reduction(sch, block, epilogue)
+    return sch.mod["main"]
+
+
+def _blocks(sch: s_tir.Schedule) -> list[Block]:
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def _name(sch: s_tir.Schedule, block: Block) -> str:
+    return str(sch.get(block).name_hint)
+
+
+def _is_reduction(sch: s_tir.Schedule, block: Block) -> bool:
+    return any(v.iter_type == tirx.IterVar.CommReduce for v in sch.get(block).iter_vars)
+
+
+def _work(sch: s_tir.Schedule, block: Block) -> int:
+    return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars)
+
+
+def _inline(sch: s_tir.Schedule) -> None:
+    """Inline elementwise stages unless that repeats much work."""
+    sizes: dict[str, int] = {}
+    for block in _blocks(sch):
+        inlined = [sizes.get(_name(sch, p), 0) for p in sch.get_producers(block)]
+        name = _name(sch, block)
+        size = sizes[name] = 1 + sum(inlined)
+        consumers = list(sch.get_consumers(block))
+        if _is_reduction(sch, block) or not consumers:
+            sizes[name] = 0
+            continue
+        repeated = len(consumers) > 1 and size > MOST_REPEATED
+        for consumer in consumers:
+            if _is_reduction(sch, consumer) and size > _CHEAP:
+                repeated |= _work(sch, consumer) > 2 * _work(sch, block)
+        if repeated:
+            sizes[name] = 0
+        else:
+            sch.compute_inline(block)
+
+
+def _same_elements(sch: s_tir.Schedule, block: Block, consumer: Block) -> bool:
+    """Whether each element of the consumer needs that one element of the block."""
+    if _is_reduction(sch, consumer):
+        return False
+    written = sch.get(block).writes[0].source
+    variables = [v.var for v in sch.get(consumer).iter_vars]
+    reads = [r for r in sch.get(consumer).reads if r.source.same_as(written)]
+    return (
+        len(reads) == 1
+        and [int(d) for d in written.shape]
+        == [int(v.dom.extent) for v in sch.get(consumer).iter_vars]
+        and all(
+            span.min.same_as(v) or (int(d) == 1 and isinstance(span.min, tirx.IntImm))
+            for span, v, d in zip(reads[0].region, variables, written.shape, strict=True)
+        )
+    )
+
+
+def _is_flat(sch: s_tir.Schedule, block: Block) -> bool:
+    """Whether every operand is either a scalar or read at the index of the result."""
+    stage = sch.get(block)
+    variables = [v.var for v in stage.iter_vars]
+    return all(
+        math.prod(int(d) for d in read.source.shape) == 1
+        or len(read.region) == len(variables)
+        and all(span.min.same_as(v) for span, v in zip(read.region, variables, strict=True))
+        for read in stage.reads
+    )
+
+
+def _elementwise(sch: s_tir.Schedule, block: Block) -> None:
+    loops = list(sch.get_loops(block))
+    if not loops:
+        return
+    extent = int(sch.get(loops[-1]).extent)
+    if math.gcd(extent, VECTOR) < LEAST_VECTOR and _is_flat(sch, block):
+        loops = [sch.fuse(*loops)]
+        extent = int(sch.get(loops[-1]).extent)
+    width = math.gcd(extent, VECTOR)
+    *outer, last = loops
+    if width >= LEAST_VECTOR:
+        last, inner = sch.split(last, [None, width])
+        sch.vectorize(inner)
+        outer.append(last)
+    _parallel(sch, outer, _work(sch, block))
+
+
+def _parallel(sch: s_tir.Schedule, loops: list[Any], work: int) -> Any:
+    if not loops:
+        return None
+    fused = sch.fuse(*loops)
+    if work >= PARALLEL_WORK:
+        sch.parallel(fused)
+    return fused
+
+
+def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
+    """Compute the reduction inside the epilogue's loops, for some elements of the last axis."""
+    work = _work(sch, block)
+    reductions = sum(v.iter_type == tirx.IterVar.CommReduce for v in sch.get(block).iter_vars)
+    loops = list(sch.get_loops(epilogue))
+    if not loops:
+        return
+    extent = int(sch.get(loops[-1]).extent)
+    width = math.gcd(extent, VECTOR)
+    if width < LEAST_VECTOR:
+        width = extent if extent <= 16 * VECTOR else 1
+    *outer, last = loops
+    last, inner = sch.split(last, [None, width])
+    place = _parallel(sch, [*outer, last], work)
+    if LEAST_VECTOR <= width <= VECTOR:
+        sch.vectorize(inner)
+    sch.compute_at(block, place)
+    own = list(sch.get_loops(block))[1:]
+    spatial, reduced = own[: len(own) - reductions], own[len(own) - reductions :]
+    sch.reorder(*reduced, *spatial)
+    if spatial and LEAST_VECTOR <= width <= VECTOR:
+        sch.vectorize(spatial[-1])
+    sch.decompose_reduction(block, reduced[0])
