@@ -47,6 +47,7 @@ from qcompiler.types import FLOAT
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
+BUDGET = 1 << 28  # elements that may be computed from constants, beside four times the weights
 
 
 def import_onnx(
@@ -98,6 +99,7 @@ class _Walk:
         self.refusals = Refusals()
         self.env: dict[ir.Value, Op | None] = {}  # None: depends on what was refused
         self.active: set[ir.Node] = set()
+        self.loaded = self.folded = 0  # elements of initializers, and computed from constants
         declared = source.model.graph
         self.inputs: list[Input] = []
         for value, tensor_type in input_types(declared, input_shapes):
@@ -158,6 +160,7 @@ class _Walk:
         except UnsupportedError as error:
             self.refusals.add(str(error), str(value.name))
             return None
+        self.loaded += array.size
         if array.size > 1:  # single infinities are bounds and masks: refused only where they stay
             require_finite(array, f"initializer {value.name!r}")
         return Constant(array, name=value.name, sources=())
@@ -197,7 +200,7 @@ class _Walk:
         present = [x for x in inputs if x is not None]
         known = all(isinstance(x, Constant) for x in present)
         if known and (function is None or any(x.type.dtype != FLOAT for x in present)):
-            return [Constant(y) for y in run(node, schema, self.opset, inputs)]
+            return self.charged([Constant(y) for y in run(node, schema, self.opset, inputs)])
         if function is None:
             raise UnsupportedError(node.op_type)
         results = function(form)
@@ -205,7 +208,18 @@ class _Walk:
         for y in results:
             if math.prod(y.type.shape) > LARGEST:
                 raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
-        return [fold(y) for y in results] if known else results
+        return self.charged([fold(y) for y in results]) if known else results
+
+    def charged(self, values: Sequence[Op]) -> Sequence[Op]:
+        """The values, their size charged to the budget for folded constants.
+
+        Raises:
+            ModelError: it is spent.
+        """
+        self.folded += sum(y.type.size for y in values)
+        if self.folded > BUDGET + 4 * self.loaded:
+            raise ModelError(f"asks for {self.folded} elements computed from constants")
+        return values
 
     def literal(self, node: ir.Node) -> Op:
         """What a Constant node holds."""
@@ -238,7 +252,7 @@ class _Walk:
             types = infer(node, schema, self.opset, inputs)
         except ModelError:
             return [None] * len(node.outputs)
-        return [t and Input(t) for t in types]
+        return [None if t is None else Input(t) for t in types]
 
 
 def _mismatch(node: ir.Node, inputs: Iterable[Op | None], error: TypingError) -> QcompilerError:

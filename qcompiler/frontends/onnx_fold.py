@@ -5,6 +5,7 @@ Sizes are inferred before anything is computed, so that a small file cannot ask 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,8 @@ def fold(node: Op) -> Op:
     with np.errstate(all="ignore"):  # what becomes infinite is reported by name
         for x in ops:
             env[x] = np.asarray(x.numpy(*(env[y] for y in x.operands)))
-    return Constant(env[node].astype(node.type.dtype, copy=False), name=node.name)
+    array = env[node].astype(node.type.dtype, copy=False).reshape(node.type.shape)
+    return Constant(array, name=node.name)
 
 
 def infer(
@@ -111,7 +113,7 @@ def run(
     operands = [x.array for x in inputs if isinstance(x, Constant)]
     largest = max((x.size for x in operands), default=0)
     for y in types:
-        if node.op_type not in _BOUNDED and (y is None or y.size > max(LIMIT, largest)):
+        if node.op_type not in _BOUNDED and (y is None or math.prod(y.shape) > max(LIMIT, largest)):
             raise UnsupportedError(f"{node.op_type} with a constant result of {y or 'any size'}")
     proto = _with_positional_names(node)
     feeds = {f"x{i}": x.array for i, x in enumerate(inputs) if isinstance(x, Constant)}

@@ -38,8 +38,8 @@ def _counted(node: Node, x: Plane, window: Window) -> Op:
     top, left, bottom, right = window.pads
     if node.text("auto_pad", "NOTSET") == "NOTSET":
         given = node.integers("pads") or (0,) * (2 * x.spatial)
-        right = given[-1]
-        bottom = given[x.spatial * 2 - 2] if x.spatial == 2 else 0
+        right = min(right, given[-1])
+        bottom = min(bottom, given[-2]) if x.spatial == 2 else 0
     padded = Pad(x.op, (0, 0, top, left), (0, 0, bottom, right))
     extra = (0, 0, window.pads[2] - bottom, window.pads[3] - right)
     return AveragePool(padded, Window(window.kernel, window.strides, extra, window.dilations))

@@ -99,4 +99,4 @@ def _ceiled(size: int, k: int, s: int, d: int, before: int, after: int) -> int:
     steps = -(-(size + before + after - span) // s)
     if steps * s >= size + before:
         steps -= 1
-    return steps * s + span - size - before
+    return max(steps * s + span - size - before, 0)
