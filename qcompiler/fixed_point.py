@@ -19,8 +19,14 @@ MAX_SHIFT = 62
 
 
 def round_half_up(values: np.ndarray | float) -> np.ndarray:
-    """floor(v + 1/2) as int64."""
-    return np.floor(np.asarray(values, np.float64) + 0.5).astype(np.int64)
+    """floor(v + 1/2) as int64, for |v| < 2^63."""
+    return _half_up(values).astype(np.int64)
+
+
+def _half_up(values: np.ndarray | float) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    below = np.floor(values)
+    return below + (values - below >= 0.5)  # v + 1/2 itself rounds: 0.49999999999999994 to 1
 
 
 def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.ndarray, int]:
@@ -31,8 +37,8 @@ def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.
         bits: Width of the signed multiplier, at most 32.
 
     Returns:
-        m as int64 of the shape of `ratios`, and 1 ≤ k ≤ 62.  The relative error of the largest
-        ratio is at most 2^(1−bits); smaller ones share its absolute error.
+        m as int64 of the shape of `ratios`, and 1 ≤ k ≤ 62.  The absolute error of every ratio is
+        at most 2^(−k−1); that is 2^(1−bits) of the largest, if that is at least 2^(bits−64).
 
     Raises:
         ValueError: a ratio is not finite, or too large for any shift ≥ 1.
@@ -58,10 +64,16 @@ def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.
 
 
 def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
-    """Codes of real values (float64 arithmetic): clamp(round(v / s) + z)."""
+    """Codes of real values (float64 arithmetic): clamp(round(v / s) + z).
+
+    Args:
+        values: Real numbers; infinities saturate.
+        quantization: Meaning of the codes.
+    """
     rank, bounds = np.ndim(values), quantization.bounds
-    codes = round_half_up(np.asarray(values, np.float64) / quantization.scales(rank))
-    codes += quantization.zero_points(rank)
+    with np.errstate(over="ignore"):  # to an infinity, which saturates
+        steps = np.asarray(values, np.float64) / quantization.scales(rank)
+    codes = _half_up(steps) + quantization.zero_points(rank)
     return np.clip(codes, bounds.low, bounds.high).astype(bounds.dtype)
 
 
