@@ -31,9 +31,12 @@ DEFAULT: tuple[Pass, ...] = (
     InsertQdq(),
     Integerize(),
 )
-"""From a real graph to an integer one; targets add their own (layout, fusion) behind these."""
+"""From a real graph to an integer one."""
 
-BUILT_IN: tuple[type[Pass], ...] = (*(type(p) for p in DEFAULT), ChannelsLast, Fuse)
+LOWERING: tuple[Pass, ...] = (ChannelsLast(), Fuse())
+"""From an integer graph to kernels."""
+
+BUILT_IN: tuple[type[Pass], ...] = tuple(type(p) for p in (*DEFAULT, *LOWERING))
 
 
 def known_passes() -> tuple[type[Pass], ...]:
@@ -44,6 +47,7 @@ def known_passes() -> tuple[type[Pass], ...]:
 __all__ = [
     "BUILT_IN",
     "DEFAULT",
+    "LOWERING",
     "Canonicalize",
     "ChannelsLast",
     "CollapseUnary",

@@ -26,7 +26,7 @@ from qcompiler.errors import NotIntegerError
 from qcompiler.frontends.onnx import import_onnx
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
-from qcompiler.passes import DEFAULT, InsertQdq, Instrument, Pass, PassManager, Verify
+from qcompiler.passes import DEFAULT, LOWERING, InsertQdq, Instrument, Pass, PassManager, Verify
 from qcompiler.passes.insert_qdq import calibrated_values
 from qcompiler.report.summary import Summary, summarize
 
@@ -139,7 +139,7 @@ def compile_model(
     options: Options | None = None,
 ) -> Compilation:
     """Compile a float model to an integer-only library; see `compile` for the arguments."""
-    from qcompiler.backends.target import find_target
+    from qcompiler.backends.target import target as find_target
     from qcompiler.backends.tvm.build import build
 
     chosen = options or Options()
@@ -159,9 +159,9 @@ def compile_model(
     lap("import")
     integer = quantize(graph, calibration, options=chosen)
     lap("quantize")
-    kernels = PassManager(machine.passes, chosen.instruments)(integer)
+    kernels = PassManager(LOWERING, chosen.instruments)(integer)
     lap("fuse")
-    compiled = build(kernels, machine, source_digest=digest(model), threads=chosen.threads)
+    compiled = build(kernels, machine, source_sha256=digest(model), threads=chosen.threads)
     lap("build")
     return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
 

@@ -61,7 +61,7 @@ def summarize(
         macs=sum(macs(node) for node in integer.ops),
         bytes_before=constant_bytes(graph),
         bytes_after=constant_bytes(integer),
-        file_bytes=0 if compiled is None else compiled.file_bytes,
+        file_bytes=0 if compiled is None else compiled.path.stat().st_size,
         seconds=dict(seconds),
     )
 

@@ -7,10 +7,10 @@ from tiny import Example, tiny_graphs
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops, well_formed
-from qcompiler.passes import BUILT_IN, DEFAULT, ChannelsLast, Fuse, InsertQdq, Pass, PassManager
+from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, InsertQdq, Pass, PassManager
 from qcompiler.passes.insert_qdq import FixedRanges
 
-PIPELINE: tuple[Pass, ...] = (*DEFAULT, ChannelsLast(), Fuse())
+PIPELINE: tuple[Pass, ...] = (*DEFAULT, *LOWERING)
 GRAPHS = {example.name: example for example in tiny_graphs()}
 # What a network of a few channels with 8-bit random weights loses, relative to its largest output.
 QUANTIZATION_ERROR = 0.12
