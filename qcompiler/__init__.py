@@ -5,24 +5,50 @@
     compiled = qcompiler.compile("model.onnx", target="cpu", calibration="calib.npz")
     y = compiled({"x": x})
     compiled.save("model.so")
+
+Names are imported when they are first used, so that loading a compiled library, or the command
+line's help, does not wait for what only compiling needs.
 """
 
-from qcompiler.artifact import CompiledModel, load
-from qcompiler.backends.onnx import export_onnx, export_qdq
-from qcompiler.config import QuantizationConfig, Rule, load_config
-from qcompiler.driver import (
-    Compilation,
-    Options,
-    SyntheticCalibrationWarning,
-    compile,
-    compile_model,
-    quantize,
-)
-from qcompiler.errors import QcompilerError
-from qcompiler.frontends.onnx import import_onnx
-from qcompiler.graph import Constant, Graph, Input, Op
-from qcompiler.interpret import evaluate
-from qcompiler.types import Quantization, TensorType
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qcompiler.artifact import CompiledModel, load
+    from qcompiler.backends.onnx import export_onnx, export_qdq
+    from qcompiler.config import QuantizationConfig, Rule, load_config
+    from qcompiler.driver import (
+        Compilation,
+        Options,
+        SyntheticCalibrationWarning,
+        compile,
+        compile_model,
+        quantize,
+    )
+    from qcompiler.errors import QcompilerError
+    from qcompiler.frontends.onnx import import_onnx
+    from qcompiler.graph import Constant, Graph, Input, Op
+    from qcompiler.interpret import evaluate
+    from qcompiler.types import Quantization, TensorType
+
+_HOMES = {
+    "artifact": ("CompiledModel", "load"),
+    "backends.onnx": ("export_onnx", "export_qdq"),
+    "config": ("QuantizationConfig", "Rule", "load_config"),
+    "driver": (
+        "Compilation",
+        "Options",
+        "SyntheticCalibrationWarning",
+        "compile",
+        "compile_model",
+        "quantize",
+    ),
+    "errors": ("QcompilerError",),
+    "frontends.onnx": ("import_onnx",),
+    "graph": ("Constant", "Graph", "Input", "Op"),
+    "interpret": ("evaluate",),
+    "types": ("Quantization", "TensorType"),
+}
 
 __all__ = [
     "Compilation",
@@ -48,3 +74,16 @@ __all__ = [
     "load_config",
     "quantize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"qcompiler.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'qcompiler' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
