@@ -43,7 +43,7 @@ def _cpu(name: str) -> Target:
     fields: dict[str, Any] = {"kind": "llvm"}
     if mcpu != "native":
         fields["mtriple"] = TRIPLES[architecture]
-    return Target(name, {**fields, "mcpu": mcpu}, KERNELS[architecture])
+    return Target(name, {**fields, "mcpu": mcpu}, KERNELS)
 
 
 TARGETS: Mapping[str, Target] = {name: _cpu(name) for name in CPUS}

@@ -26,9 +26,5 @@ CPUS = {
 }
 """Name → architecture and LLVM CPU; "native" is the machine that compiles."""
 
-KERNELS: dict[str, tuple[str, ...]] = {
-    "native": (),
-    "x86_64": (),
-    "aarch64": (),
-}
-"""Architecture → kernel tables; an op that none of them serves takes the generic kernel."""
+KERNELS = ("qcompiler.backends.tvm.kernels.products:CPU",)
+"""Kernel tables of every CPU; an op that none of them serves takes the generic kernel."""

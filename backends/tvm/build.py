@@ -10,16 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import tvm
+from tvm.target import Target as TvmTarget
+
 from qcompiler.artifact import CompiledModel, KernelInfo, Metadata, Value, seal
 from qcompiler.backends.target import Target, load_kernels
 from qcompiler.backends.tvm import machine
 from qcompiler.backends.tvm.lower import Program, lower
-from qcompiler.backends.tvm.program import AT, ENTRY, WEIGHTS, Main, main, plain
+from qcompiler.backends.tvm.program import AT, ENTRY, PIPELINE, WEIGHTS, Main, main, plain
 from qcompiler.errors import TargetError
 from qcompiler.graph import Graph, Op
 from qcompiler.ops import Dequantize, Fused, Quantize
 from qcompiler.types import Quantization
-from tvm.target import Target as TvmTarget
 
 LIBRARY = "model.so"
 
@@ -69,7 +70,7 @@ def build(
 
 def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> None:
     functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
-    kernels = tvm.compile(tvm.IRModule(functions), target).mod
+    kernels = tvm.compile(tvm.IRModule(functions), target, tir_pipeline=PIPELINE).mod
     kernels.write_to_file(str(folder / "kernels.o"))
     # The program only passes pointers: not worth optimizing, and kernels must not be inlined.
     plain_target = TvmTarget({**dict(target.attrs), "kind": "llvm", "opt-level": 0})

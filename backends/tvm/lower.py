@@ -11,14 +11,14 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from tvm import te, tirx
+from tvm.target import Target
 
 import qcompiler.backends.tvm.te as t
 from qcompiler.backends.tvm.schedule import schedule
 from qcompiler.backends.tvm.table import KernelRule
 from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.ops import Cast, Fused, Reshape, Skeleton, skeleton
-from tvm import te, tirx
-from tvm.target import Target
 
 GENERIC = "generic"
 

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 import tvm_ffi
-
-from qcompiler.backends.target import Target
 from tvm.target import Target as TvmTarget
 from tvm.target import codegen
+
+from qcompiler.backends.target import Target
 
 CODE_FEATURES = re.compile(
     r"(s?sse|avx|amx|fma|f16c|bmi|lzcnt|popcnt|movbe|gfni|vpclmul|cmov)|"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
+from tvm.tirx.script import builder as T  # noqa: N812
+
 from qcompiler.backends.tvm.lower import Program
 from qcompiler.backends.tvm.memory import Lifetime, aligned, plan
 from qcompiler.graph import Input, Op
-from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T  # noqa: N812
 
 ENTRY = "qc_run"
 """The packed function of a library: inputs and outputs as tensors, in the order of the graph."""
@@ -23,6 +25,9 @@ WEIGHTS = "qc_weights"
 
 AT = "qc_at"
 """C function: base, offset → address."""
+
+PIPELINE = "qcompiler"
+"""TVM's pipeline for kernels: the default one, for `plain` functions."""
 
 _PACKED = 1
 """Calling convention of a function whose signature is final (CallingConv in TVM)."""
@@ -50,6 +55,29 @@ def plain(function: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
         "s_tir": True,
     }
     return result.with_attrs(attributes)
+
+
+def _on_cpu(
+    function: tirx.PrimFunc, mod: tvm.IRModule, context: tvm.transform.PassContext
+) -> tirx.PrimFunc:
+    """Say where buffers are allocated, which `MakePackedAPI` says for the functions it makes."""
+    body = function.body
+    for key, value in (("device_id", 0), ("device_type", _CPU)):
+        body = tirx.AttrStmt(tvm.ir.StringImm("default"), key, tirx.const(value, "int32"), body)
+    return function.with_body(body)
+
+
+def _pipeline() -> tuple[Any, Any, Any]:
+    lowering, finish_host, finish_device = get_tir_pipeline("s_tir")
+    on_cpu = tirx.transform.prim_func_pass(_on_cpu, opt_level=0)
+    return (
+        lowering,
+        lambda: tvm.transform.Sequential([on_cpu, finish_host()]),
+        finish_device,
+    )
+
+
+register_tir_pipeline(PIPELINE, _pipeline)
 
 
 @dataclass(frozen=True)
@@ -130,11 +158,9 @@ class _Constants:
     def __init__(self) -> None:
         self.arrays: list[tuple[int, np.ndarray]] = []
         self.nbytes = 0
-        self._known: dict[tuple[str, bytes] | int, int] = {}
+        self._known: dict[tuple[str, bytes], int] = {}
 
     def offset(self, array: np.ndarray) -> int:
-        import hashlib
-
         contents = np.ascontiguousarray(array)
         key = (str(array.dtype), hashlib.sha256(contents.data).digest())
         if key not in self._known:

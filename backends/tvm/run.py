@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tvm  # noqa: F401  # the library's symbols are TVM's runtime
 import tvm_ffi
 
-import tvm  # noqa: F401  # the library's symbols are TVM's runtime
 from qcompiler.backends.tvm import machine
 from qcompiler.backends.tvm.program import ENTRY
 from qcompiler.errors import FileError, TargetError, UsageError

@@ -112,8 +112,10 @@ def _is_flat(sch: s_tir.Schedule, block: Block) -> bool:
     variables = [v.var for v in stage.iter_vars]
     return all(
         math.prod(int(d) for d in read.source.shape) == 1
-        or len(read.region) == len(variables)
-        and all(span.min.same_as(v) for span, v in zip(read.region, variables, strict=True))
+        or (
+            len(read.region) == len(variables)
+            and all(span.min.same_as(v) for span, v in zip(read.region, variables, strict=True))
+        )
         for read in stage.reads
     )
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvm import te, tirx, topi
+
 from qcompiler.graph import Op
 from qcompiler.ops import AveragePool, Conv, ConvInteger, MatMul, MatMulInteger, MaxPool, Mul
 from qcompiler.ops.window import Window
-from tvm import te, tirx, topi
 
 Expr = Any
 """A TIR expression; TVM ships no types."""

@@ -1,0 +1,87 @@
+"""The kernel table of CPUs: convolutions and products with constant int8 weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.target import Target, codegen
+from tvm.tirx import PrimFunc
+
+from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa, Matmul, build, pack
+from qcompiler.backends.tvm.table import Anchored, Match, anchored
+from qcompiler.graph import Constant, Op
+from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
+
+
+@dataclass(frozen=True)
+class Products:
+    """ConvInteger (channels last) and MatMulInteger, with what follows element by element."""
+
+    name: str = "cpu product"
+
+    def match(self, found: Skeleton, target: Target) -> Match | None:
+        """A kernel of `kernels.cpu` for the best instruction set of the target."""
+        region = anchored(found, (ConvInteger, MatMulInteger))
+        if region is None:
+            return None
+        leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
+        x, weight, *bias = (leaves[operand] for operand in region.anchor.operands)
+        problem = _problem(region.anchor)
+        if problem is None or not all(isinstance(c, Constant) for c in (weight, *bias)):
+            return None
+        isa = best_isa(target)
+        packed = _packed(problem, isa, weight, bias)
+        operands = tuple(leaves[operand] for operand in region.operands)
+        return Match(
+            (found.key, isa),
+            lambda: _function(region, problem, isa),
+            (x, *packed, *operands),
+        )
+
+
+def best_isa(target: Target) -> Isa:
+    """The fastest instruction set that the target has."""
+    for isa in ISAS:
+        if all(codegen.target_has_features(feature, target) for feature in isa.features):
+            return isa
+    raise AssertionError("the generic instruction set needs nothing")
+
+
+def _problem(anchor: Op) -> Conv2d | Matmul | None:
+    match anchor:
+        case ConvInteger(x=x, weight=weight, window=window, channels_last=True):
+            return Conv2d(
+                x.type.shape,  # type: ignore[arg-type]  # rank 4
+                x.type.dtype,
+                weight.type.shape[0],
+                window.kernel,
+                window.strides,
+                window.pads,
+                window.dilations,
+                anchor.groups,
+            )
+        case MatMulInteger(x=x, weight=weight) if weight.type.rank == 2:
+            return Matmul(x.type.shape, x.type.dtype, weight.type.shape[1])
+        case _:
+            return None
+
+
+def _packed(
+    problem: Conv2d | Matmul, isa: Isa, weight: Op, bias: list[Op]
+) -> tuple[np.ndarray, np.ndarray]:
+    assert isinstance(weight, Constant)
+    values = np.zeros(problem.out_shape[-1], np.int32)
+    if bias:
+        assert isinstance(bias[0], Constant)
+        values = bias[0].array
+    return pack(problem, isa, weight.array, values)
+
+
+def _function(region: Anchored, problem: Conv2d | Matmul, isa: Isa) -> PrimFunc:
+    types = tuple((x.type.shape, x.type.dtype) for x in region.operands)
+    return build(problem, isa, Epilogue(types, region.root.type.dtype, region.value))
+
+
+CPU = (Products(),)
+"""The rules, in order of preference."""
