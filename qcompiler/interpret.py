@@ -29,10 +29,10 @@ def evaluate(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     results: dict[Op, np.ndarray] = {}
     for node in graph.ops:
         if isinstance(node, Input):
-            env[node] = np.ascontiguousarray(feeds[str(node.name)])
+            env[node] = np.asarray(feeds[str(node.name)], order="C")
         else:
             with np.errstate(all="ignore"):  # infinities and NaN are values like any other
-                env[node] = node.numpy(*(env[x] for x in node.operands))
+                env[node] = np.asarray(node.numpy(*(env[x] for x in node.operands)))
         if graph.is_output(node):
             results[node] = env[node]
         for x in dict.fromkeys(node.operands):

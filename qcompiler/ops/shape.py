@@ -80,7 +80,7 @@ class Transpose(Movement):
         )
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x.transpose(self.permutation))
+        return np.asarray(np.transpose(x, self.permutation or None), order="C")
 
     def te(self, t: Any, x: Any) -> Any:
         return t.topi.transpose(x, self.permutation)
@@ -109,7 +109,7 @@ class Slice(Movement):
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         ranges = zip(self.starts, self.stops, self.steps, strict=True)
-        return np.ascontiguousarray(x[tuple(slice(*r) for r in ranges)])
+        return np.asarray(x[tuple(slice(*r) for r in ranges)], order="C")
 
     def te(self, t: Any, x: Any) -> Any:
         def element(*index: Any) -> Any:
@@ -154,6 +154,8 @@ class Pad(Movement):
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         pads = list(zip(self.before, self.after, strict=True))
+        if not pads:
+            return x
         return np.pad(x, pads, constant_values=np.asarray(self.value, x.dtype))
 
     def te(self, t: Any, x: Any) -> Any:
@@ -198,7 +200,7 @@ class Expand(Movement):
         return x.with_shape(self.shape)
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.broadcast_to(x, self.shape))
+        return np.asarray(np.broadcast_to(x, self.shape), order="C")
 
     def te(self, t: Any, x: Any) -> Any:
         return t.topi.broadcast_to(x, self.shape)
