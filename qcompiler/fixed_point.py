@@ -26,7 +26,8 @@ def round_half_up(values: np.ndarray | float) -> np.ndarray:
 def _half_up(values: np.ndarray | float) -> np.ndarray:
     values = np.asarray(values, np.float64)
     below = np.floor(values)
-    return below + (values - below >= 0.5)  # v + 1/2 itself rounds: 0.49999999999999994 to 1
+    with np.errstate(invalid="ignore"):  # infinities stay what they are
+        return below + (values - below >= 0.5)  # v + 1/2 would round: 0.49999999999999994 to 1
 
 
 def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.ndarray, int]:
