@@ -101,6 +101,7 @@ class Slice(Movement):
         self.per_tensor()
         x = self.x.type
         ranges = list(zip(self.starts, self.stops, self.steps, strict=True))
+        self.expect(x.rank > 0, "an operand of rank ≥ 1", x)
         self.expect(len(ranges) == x.rank, f"{x.rank} ranges", len(ranges))
         for size, (start, stop, step) in zip(x.shape, ranges, strict=True):
             fits = 0 <= start <= stop <= size and step >= 1
@@ -141,6 +142,7 @@ class Pad(Movement):
         self.per_tensor()
         x = self.x.type
         pads = (*self.before, *self.after)
+        self.expect(x.rank > 0, "an operand of rank ≥ 1", x)
         self.expect(
             len(pads) == 2 * x.rank and min(pads, default=0) >= 0, f"{2 * x.rank} pads ≥ 0", pads
         )
@@ -154,8 +156,6 @@ class Pad(Movement):
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         pads = list(zip(self.before, self.after, strict=True))
-        if not pads:
-            return x
         return np.pad(x, pads, constant_values=np.asarray(self.value, x.dtype))
 
     def te(self, t: Any, x: Any) -> Any:
