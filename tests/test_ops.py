@@ -155,6 +155,8 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (lambda: ops.Transpose(x(2, 3), (0, 0)), "transpose: expected a permutation of 2 axes"),
     (lambda: ops.Slice(x(4), (0,), (5,), (1,)), "slice: expected a range within 0:4:1, found 0:5"),
     (lambda: ops.Slice(x(4), (0, 0), (4, 4), (1, 1)), "slice: expected 1 ranges, found 2"),
+    (lambda: ops.Slice(x(), (), (), ()), "slice: expected an operand of rank ≥ 1"),
+    (lambda: ops.Pad(x(), (), ()), "pad: expected an operand of rank ≥ 1"),
     (lambda: ops.Pad(x(4), (-1,), (0,)), "pad: expected 2 pads ≥ 0"),
     (lambda: ops.Pad(u8(4), (1,), (0,), 256), "pad: expected a uint8 value, found 256"),
     (lambda: ops.Expand(x(2, 3), (2, 4)), "expand: expected a shape that"),
