@@ -1,0 +1,174 @@
+"""From what is typed on the command line to the option dataclasses of the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from qcompiler.errors import OutputError, UsageError
+from qcompiler.files import atomic_path
+
+if TYPE_CHECKING:
+    from qcompiler.calibrate import SampleOptions
+    from qcompiler.config import QuantizationConfig
+    from qcompiler.passes import Pass
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images were asked to be preprocessed; None where nothing was said.
+
+    Attributes:
+        mean: Such as "0.485,0.456,0.406".
+        std: Likewise.
+        layout: "auto", "NCHW" or "NHWC".
+        resize: "256" or "256x256".
+    """
+
+    mean: str | None = None
+    std: str | None = None
+    layout: str | None = None
+    resize: str | None = None
+
+
+def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
+    """`name:1x3x32x32` → shape by name; None where nothing is given.
+
+    Raises:
+        UsageError: another form, or a name given twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        match = re.fullmatch(r"(.+):(\d+(?:x\d+)*)", text)
+        if match is None:
+            raise UsageError(f"--input-shape {text!r}: expected name:1x3x32x32")
+        if match[1] in shapes:
+            raise UsageError(f"--input-shape: input {match[1]!r} is given twice")
+        shapes[match[1]] = tuple(int(size) for size in match[2].split("x"))
+    return shapes or None
+
+
+def quantization_config(
+    path: Path | None, method: str | None, skipped: Sequence[str]
+) -> QuantizationConfig:
+    """The configuration file, or the default, with the command line's exceptions on top.
+
+    Raises:
+        FileError: the file cannot be read.
+        UsageError: a key or value that does not exist.
+    """
+    from qcompiler.config import QuantizationConfig, Rule, load_config
+
+    config = QuantizationConfig() if path is None else load_config(path)
+    if method is not None:
+        config = dataclasses.replace(config, method=method)
+    rules = tuple(Rule(pattern, skip=True) for pattern in skipped)
+    return dataclasses.replace(config, rules=(*config.rules, *rules))
+
+
+def sample_options(
+    source: str | None, number: int | None, preprocessing: Preprocessing
+) -> SampleOptions:
+    """Which samples are used, and how images become inputs.
+
+    Raises:
+        UsageError: preprocessing for what is no folder of images, or a value of another form.
+        CalibrationError: a value that does not suit images.
+    """
+    from qcompiler.calibrate import ImageOptions, SampleOptions
+    from qcompiler.driver import DEFAULT_SAMPLES
+
+    found = {f.name: getattr(preprocessing, f.name) for f in dataclasses.fields(preprocessing)}
+    asked = [f"--{name}" for name, value in found.items() if value is not None]
+    if asked and not (source and Path(source).is_dir()):
+        raise UsageError(
+            f"{', '.join(asked)}: only for --calib with a folder of images; "
+            "arrays and scripts give samples that are preprocessed already"
+        )
+    image = ImageOptions()
+    if preprocessing.mean is not None:
+        image = dataclasses.replace(image, mean=_floats("--mean", preprocessing.mean))
+    if preprocessing.std is not None:
+        image = dataclasses.replace(image, std=_floats("--std", preprocessing.std))
+    if preprocessing.layout is not None:
+        image = dataclasses.replace(image, layout=preprocessing.layout)
+    if preprocessing.resize is not None:
+        image = dataclasses.replace(image, resize=_resize(preprocessing.resize))
+    return SampleOptions(num_samples=number or DEFAULT_SAMPLES, image=image)
+
+
+def _floats(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: expected numbers like 0.485,0.456,0.406") from None
+
+
+def _resize(text: str) -> int | tuple[int, int]:
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise UsageError(f"--resize {text!r}: expected 256 (shorter side) or 256x256")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def pass_list(text: str | None, disabled: Sequence[str]) -> tuple[Pass, ...]:
+    """The passes from the real graph to the integer one, less the disabled ones.
+
+    Raises:
+        UsageError: a pass or option that does not exist.
+    """
+    from qcompiler.passes import DEFAULT, known_passes, parse_pass, without
+
+    passes = DEFAULT
+    if text is not None:
+        known = known_passes()
+        passes = tuple(parse_pass(item, known) for item in re.split(r",(?![^{]*\})", text))
+    return without(passes, disabled)
+
+
+def until(passes: Sequence[Pass], name: str, option: str) -> tuple[Pass, ...]:
+    """The passes up to and with the one of that name.
+
+    Raises:
+        UsageError: there is none; the message begins with the option.
+    """
+    titles = [p.title() for p in passes]
+    require_known(option, [name], titles)
+    return tuple(passes[: titles.index(name) + 1])
+
+
+def require_known(option: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse passes that will not run.
+
+    Raises:
+        UsageError: names the first one.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option} {name}: no such pass here; expected {', '.join(known)}")
+
+
+class _ProbedError(Exception):
+    """Leaves `atomic_path` without replacing the file."""
+
+
+def check_writable(path: Path, *sources: Path) -> None:
+    """Find out before the work whether its result can be written.
+
+    Raises:
+        OutputError: it cannot, or it would replace one of the sources.
+    """
+    for source in sources:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(f"{path}: is what is read: name another output with -o")
+    try:
+        with atomic_path(path):
+            raise _ProbedError
+    except _ProbedError:
+        return

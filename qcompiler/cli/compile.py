@@ -1,0 +1,185 @@
+"""`qcompile MODEL`: from a float model to a library, or to a stage on the way there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from qcompiler.cli import options as cli
+from qcompiler.cli.arguments import (
+    Preprocessing,
+    check_writable,
+    input_shapes,
+    pass_list,
+    quantization_config,
+    require_known,
+    sample_options,
+)
+from qcompiler.cli.boundary import guarded
+from qcompiler.cli.jobs import Job
+from qcompiler.cli.options import Emit
+from qcompiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qcompiler.artifact import Metadata
+    from qcompiler.passes import Instrument, Pass
+    from qcompiler.report.summary import Summary
+
+SUFFIXES = {Emit.LIBRARY: ".so", Emit.ONNX: ".int.onnx", Emit.QDQ: ".qdq.onnx"}
+
+
+@guarded
+def compile_command(
+    model: cli.Model,
+    output: cli.Output = None,
+    target: cli.Target = "cpu",
+    emit: cli.Emitted = Emit.LIBRARY,
+    inline: cli.Inline = False,
+    input_shape: cli.InputShapes = None,
+    require_integer: cli.RequireInteger = False,
+    threads: cli.Threads = None,
+    list_targets: cli.ListTargets = False,
+    calib: cli.Calibration = None,
+    num_samples: cli.Samples = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    layout: cli.Layout = None,
+    resize: cli.Resize = None,
+    seed: cli.Seed = 0,
+    calib_method: cli.CalibrationMethod = None,
+    skip: cli.Skip = None,
+    config: cli.Config = None,
+    passes: cli.Passes = None,
+    disable_pass: cli.DisabledPasses = None,
+    stop_after: cli.StopAfter = None,
+    list_passes: cli.ListPasses = False,
+    dump_ir_after: cli.DumpIrAfter = None,
+    dump_ir_dir: cli.DumpIrDir = None,
+    verbose: cli.Verbose = 0,
+    quiet: cli.Quiet = False,
+) -> None:
+    """Quantize MODEL after training and compile it to integer-only code.
+
+    What has no integer form stays in float, works, and is named at the end.
+    """
+    _check_together(emit, inline, stop_after, require_integer)
+    output = _output(output, model, emit, stop_after)
+    from qcompiler.backends.target import target as find_target
+    from qcompiler.driver import Options
+
+    find_target(target)
+    steps = pass_list(passes, disable_pass or [])
+    job = Job(
+        model,
+        target,
+        calib,
+        Options(
+            config=quantization_config(config, calib_method, skip or []),
+            samples=sample_options(calib, num_samples, Preprocessing(mean, std, layout, resize)),
+            passes=steps,
+            instruments=_instruments(steps, dump_ir_after, dump_ir_dir, verbose),
+            require_integer=require_integer,
+            input_shapes=input_shapes(input_shape or []),
+            seed=seed,
+            threads=threads,
+            progress=not quiet,
+        ),
+    )
+    if stop_after is not None:
+        _write_graph(job, stop_after, output)
+    elif output is not None:
+        _write(job, emit, inline, output, verbose=verbose > 0, quiet=quiet)
+
+
+def _check_together(
+    emit: Emit, inline: bool, stop_after: str | None, require_integer: bool
+) -> None:
+    if inline and emit is not Emit.ONNX:
+        raise UsageError("--inline: only with --emit onnx")
+    if stop_after is not None and emit is not Emit.LIBRARY:
+        raise UsageError("--stop-after: writes text, so leave --emit out")
+    if require_integer and (stop_after is not None or emit is Emit.QDQ):
+        raise UsageError(
+            "--require-integer: only for a whole compilation, not for a stage on the way "
+            "(--stop-after, --emit qdq)"
+        )
+
+
+def _output(given: Path | None, model: Path, emit: Emit, stop_after: str | None) -> Path | None:
+    """Where to write, found to be writable; None for stdout."""
+    if given is None and stop_after is not None:
+        return None
+    output = given or Path(model.name).with_suffix(SUFFIXES[emit])
+    written = "text" if stop_after else "a library" if emit is Emit.LIBRARY else "an ONNX model"
+    wrong = ".so" if written == "an ONNX model" else ".onnx"
+    if output.suffix == wrong:
+        raise UsageError(f"-o {output}: {written} is written; choose another suffix, or --emit")
+    check_writable(output, model)
+    return output
+
+
+def _instruments(
+    steps: Sequence[Pass], dump_after: str | None, dump_folder: Path | None, verbose: int
+) -> tuple[Instrument, ...]:
+    from qcompiler.passes import LOWERING, Verify
+    from qcompiler.passes.instruments import DumpIr, Time
+
+    found: list[Instrument] = [Verify()]
+    if dump_after is not None or dump_folder is not None:
+        chosen = None
+        if dump_after not in (None, "all"):
+            titles = [p.title() for p in (*steps, *LOWERING)]
+            require_known("--dump-ir-after", [str(dump_after)], titles)
+            chosen = frozenset([str(dump_after)])
+        found.append(DumpIr(chosen, dump_folder, _note))
+    if verbose:
+        found.append(Time(_note))
+    return tuple(found)
+
+
+def _write_graph(job: Job, stop_after: str, output: Path | None) -> None:
+    from qcompiler.files import atomic_path
+
+    text = f"{job.graph_after(stop_after)}\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with atomic_path(output) as path:
+        path.write_text(text, "utf-8")
+
+
+def _write(job: Job, emit: Emit, inline: bool, output: Path, *, verbose: bool, quiet: bool) -> None:
+    summary: Summary | None = None
+    if emit is Emit.LIBRARY:
+        summary, metadata = job.library(output)
+        if verbose:
+            _show_kernels(metadata)
+    elif emit is Emit.ONNX:
+        summary = job.onnx(output, inline=inline)
+    else:
+        job.qdq(output)
+    if quiet:
+        return
+    if summary is None:
+        typer.echo(f"output  {output}")
+        return
+    from rich.console import Console
+
+    from qcompiler.report.table import summary_table
+
+    Console(highlight=False).print(summary_table(summary, str(output)))
+
+
+def _show_kernels(metadata: Metadata) -> None:
+    for kernel in metadata.kernels:
+        end = f", {kernel.end}" if kernel.end else ""
+        floats = f", {kernel.float_instructions} float instructions"
+        _note(f"{kernel.symbol}: {kernel.implementation}{end}{floats}: {', '.join(kernel.ops)}")
+
+
+def _note(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,144 @@
+"""Facts about models and libraries, as plain values whose keys are stable."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.errors import QcompilerError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qcompiler.artifact import Value
+    from qcompiler.graph import Graph
+
+_LIBRARY_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ")
+"""How shared libraries begin: ELF, Mach-O, PE."""
+
+
+def is_library(path: Path) -> bool:
+    """Whether the file is a shared library, of whomever."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(_LIBRARY_MAGIC)
+
+
+def library_facts(path: Path) -> dict[str, Any]:
+    """What a compiled library says about itself.
+
+    Raises:
+        FileError: it is damaged or no library of qcompiler.
+    """
+    from qcompiler.artifact import read_metadata
+
+    metadata = read_metadata(path)
+    return {
+        "kind": "library",
+        "path": str(path),
+        "file_bytes": path.stat().st_size,
+        "model": metadata.model,
+        "inputs": [_value(v) for v in metadata.inputs],
+        "outputs": [_value(v) for v in metadata.outputs],
+        "target": metadata.target,
+        "architecture": metadata.architecture,
+        "cpu": metadata.cpu,
+        "features": list(metadata.features),
+        "qcompiler": metadata.qcompiler,
+        "tvm": metadata.tvm,
+        "source_sha256": metadata.source_sha256,
+        "weight_bytes": metadata.weight_bytes,
+        "workspace_bytes": metadata.workspace_bytes,
+        "float_instructions": metadata.float_instructions,
+        "kernels": [dataclasses.asdict(k) for k in metadata.kernels],
+    }
+
+
+def _value(value: Value) -> dict[str, Any]:
+    meaning = value.quantization
+    return {
+        "name": value.name,
+        "dtype": value.type.dtype,
+        "shape": list(value.type.shape),
+        "quantization": None if meaning is None else dataclasses.asdict(meaning),
+    }
+
+
+def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Any]:
+    """What an ONNX model holds, and what would become of it.
+
+    `problem` is what a compilation would refuse it for, or None; `macs` and `stays_float` are None
+    for a model with a problem.
+
+    Raises:
+        FileError: it cannot be read as an ONNX model.
+        ModelError: it is damaged.
+    """
+    from qcompiler.frontends.onnx import import_onnx
+    from qcompiler.frontends.onnx_model import load
+    from qcompiler.report.summary import macs
+
+    try:
+        source = load(path)
+    except QcompilerError as error:
+        raise type(error)(f"{path}: {error}") from None
+    graph = source.model.graph
+    operators = Counter(
+        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        for node in graph.all_nodes()
+    )
+    facts = {
+        "kind": "model",
+        "path": str(path),
+        "file_bytes": path.stat().st_size,
+        "model": graph.name,
+        "opset": source.opset,
+        "inputs": [_declared(x) for x in graph.inputs if x.const_value is None],
+        "outputs": [_declared(y) for y in graph.outputs],
+        "operators": dict(operators.most_common()),
+        "parameters": sum(
+            x.const_value.size for x in graph.initializers.values() if x.const_value is not None
+        ),
+    }
+    try:
+        real = import_onnx(path, input_shapes=shapes)
+        found = {
+            "macs": sum(macs(node) for node in real.ops),
+            "stays_float": _stays_float(real),
+            "problem": None,
+        }
+    except QcompilerError as error:
+        found = {"macs": None, "stays_float": None, "problem": str(error)}
+    return {**facts, **found}
+
+
+def _declared(value: ir.Value) -> dict[str, Any]:
+    """Name, dtype and shape as the model states them; open dimensions are their symbol or None."""
+    shape = None
+    if value.shape is not None:
+        shape = [d if isinstance(d, int) else d.value for d in value.shape]
+    dtype = None if value.dtype is None else value.dtype.name.lower()
+    renamed = {"float": "float32", "double": "float64"}
+    return {"name": value.name, "dtype": renamed.get(str(dtype), dtype), "shape": shape}
+
+
+@dataclass(frozen=True)
+class _AnyRange:
+    """Ranges for whom only the structure of the result counts."""
+
+    def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
+        return -1.0, 1.0
+
+
+def _stays_float(graph: Graph) -> list[str]:
+    """The ops that the default passes leave in float, in the user's node names."""
+    from qcompiler.invariants import float_ops
+    from qcompiler.passes import DEFAULT, InsertQdq, Pass, PassManager
+
+    def prepare(step: Pass, current: Graph) -> Pass:
+        return InsertQdq(_AnyRange()) if isinstance(step, InsertQdq) else step
+
+    return [node.label() for node in float_ops(PassManager(DEFAULT, (), prepare)(graph))]

@@ -1,0 +1,81 @@
+"""`qcompile inspect FILE`: what is in an ONNX model or a compiled library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qcompiler.cli.arguments import input_shapes
+from qcompiler.cli.boundary import guarded
+from qcompiler.cli.facts import is_library, library_facts, model_facts
+from qcompiler.errors import FileError
+
+
+@guarded
+def inspect_command(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL|LIB", help="ONNX model or compiled library.", show_default=False
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:1x3x32x32",
+            show_default=False,
+            help="Shape of an input whose dimensions are open (repeatable).",
+        ),
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "-v", "--verbose", count=True, show_default=False, help="-vv: tracebacks of errors."
+        ),
+    ] = 0,
+) -> None:
+    """Show what a model holds and what of it would stay in float, or how a library was compiled.
+
+    Nothing of the file is executed.
+    """
+    if not file.is_file():
+        raise FileError(f"{file}: no such file: expected an ONNX model or a compiled library")
+    library = is_library(file)
+    facts = library_facts(file) if library else model_facts(file, input_shapes(input_shape or []))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        _show(name, value)
+
+
+def _show(name: str, value: Any) -> None:
+    title = name.replace("_", " ")
+    if name == "features":
+        value = " ".join(value)
+    if isinstance(value, dict):
+        value = [f"{count:>6}  {what}" for what, count in value.items()]
+    if not isinstance(value, list):
+        typer.echo(f"{title:<20}{'—' if value is None else value}")
+        return
+    typer.echo(f"{title:<20}{len(value)}")
+    for item in value:
+        typer.echo(f"  {_line(item) if isinstance(item, dict) else item}")
+
+
+def _line(item: dict[str, Any]) -> str:
+    """A value or a kernel in one line."""
+    if "symbol" in item:
+        end = f", {item['end']}" if item["end"] else ""
+        floats = f", {item['float_instructions']} float instructions"
+        return f"{item['symbol']}: {item['implementation']}{end}{floats}"
+    shape = ",".join("?" if d is None else str(d) for d in item["shape"] or ())
+    line = f"{item['name']}: {item['dtype']}[{shape}]"
+    if (q := item.get("quantization")) is None:
+        return line
+    per = f" per index of axis {q['axis']}" if q["axis"] is not None else ""
+    return f"{line} = {q['scale'][0]:.6g}·({q['storage']} − {q['zero_point'][0]}){per}"

@@ -1,0 +1,98 @@
+"""What a compilation can be asked for: a library, an ONNX file, or a graph on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.cli.arguments import require_known, until
+
+if TYPE_CHECKING:
+    from qcompiler.artifact import Metadata
+    from qcompiler.driver import Options
+    from qcompiler.graph import Graph
+    from qcompiler.passes import Pass
+    from qcompiler.report.summary import Summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, and all that shapes its compilation.
+
+    Attributes:
+        model: Path of the ONNX file.
+        target: Name of a target.
+        calibration: As for `qcompiler.compile`.
+        options: See `Options`.
+    """
+
+    model: Path
+    target: str
+    calibration: str | None
+    options: Options
+
+    def library(self, output: Path) -> tuple[Summary, Metadata]:
+        """Write a shared library."""
+        from qcompiler.driver import compile_model
+
+        done = compile_model(self.model, self.target, self.calibration, options=self.options)
+        start = time.perf_counter()
+        done.model.save(output)
+        seconds = {**done.summary.seconds, "write": time.perf_counter() - start}
+        return dataclasses.replace(done.summary, seconds=seconds), done.model.metadata
+
+    def onnx(self, output: Path, *, inline: bool) -> Summary:
+        """Write the integer graph as an ONNX model."""
+        from qcompiler.backends.onnx import export_onnx
+        from qcompiler.report.summary import summarize
+
+        start = time.perf_counter()
+        graph = self._imported()
+        imported = time.perf_counter()
+        integer = self._quantized(graph, self.options.passes)
+        quantized = time.perf_counter()
+        export_onnx(integer, output, inline=inline)
+        seconds = {
+            "import": imported - start,
+            "quantize": quantized - imported,
+            "write": time.perf_counter() - quantized,
+        }
+        return summarize(graph, integer, None, seconds)
+
+    def qdq(self, output: Path) -> None:
+        """Write the quantized stage as a QDQ ONNX model."""
+        from qcompiler.backends.onnx import export_qdq
+        from qcompiler.passes import InsertQdq
+
+        passes = until(self.options.passes, InsertQdq.title(), "--emit qdq: pass")
+        export_qdq(self._quantized(self._imported(), passes), output)
+
+    def graph_after(self, name: str) -> Graph:
+        """The graph behind a pass, those that lower integer graphs to kernels included."""
+        from qcompiler.passes import LOWERING, PassManager
+
+        own = self.options.passes
+        require_known("--stop-after", [name], [p.title() for p in (*own, *LOWERING)])
+        graph = self._imported()
+        if name in [p.title() for p in own]:
+            return self._quantized(graph, until(own, name, "--stop-after"))
+        steps = until(LOWERING, name, "--stop-after")
+        return PassManager(steps, self.options.instruments)(self._quantized(graph, own))
+
+    def _imported(self) -> Graph:
+        from qcompiler.frontends.onnx import import_onnx
+
+        return import_onnx(self.model, input_shapes=self.options.input_shapes)
+
+    def _quantized(self, graph: Graph, passes: tuple[Pass, ...]) -> Graph:
+        from qcompiler.driver import quantize
+        from qcompiler.passes import InsertQdq
+
+        calibration: Any = self.calibration
+        if not any(isinstance(step, InsertQdq) for step in passes):
+            calibration = ()  # nobody will look at samples: no warning that they are missing
+        options = dataclasses.replace(self.options, passes=passes)
+        return quantize(graph, calibration, options=options)

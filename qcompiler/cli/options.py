@@ -1,0 +1,201 @@
+"""The options of a compilation as they are typed; the dataclasses that they fill say more."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qcompiler.cli import lists
+
+RESULT = "Model and result"
+DATA = "Calibration data"
+NUMBERS = "Quantization"
+PASSES = "Passes"
+LOOK = "Looking inside"
+
+
+class Emit(str, Enum):
+    """What is written."""
+
+    LIBRARY = "lib"
+    ONNX = "onnx"
+    QDQ = "qdq"
+
+
+def _option(*names: str, panel: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, show_default=False, **settings)
+
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Float ONNX model.", show_default=False)
+]
+Output = Annotated[
+    Path | None,
+    _option(
+        "-o",
+        "--output",
+        panel=RESULT,
+        help="File to write; by default the model's name with another suffix, in this folder.",
+    ),
+]
+Target = Annotated[
+    str,
+    _option(
+        panel=RESULT,
+        help="Machine to compile for (--list-targets); by default cpu, this one.",
+        autocompletion=lists.complete_target,
+    ),
+]
+Emitted = Annotated[
+    Emit,
+    _option(
+        panel=RESULT,
+        help="A shared library (default), an integer ONNX model, or the quantized model as QDQ.",
+    ),
+]
+Inline = Annotated[
+    bool,
+    _option("--inline", panel=RESULT, help="With --emit onnx: no functions, operators only."),
+]
+InputShapes = Annotated[
+    list[str] | None,
+    _option(
+        "--input-shape",
+        panel=RESULT,
+        metavar="NAME:1x3x32x32",
+        help="Shape of an input whose dimensions are open (repeatable).",
+    ),
+]
+RequireInteger = Annotated[
+    bool,
+    _option("--require-integer", panel=RESULT, help="Fail if an operator has to stay in float."),
+]
+Threads = Annotated[
+    int | None,
+    _option(panel=RESULT, min=1, help="Threads of the compiled model; by default all cores."),
+]
+ListTargets = Annotated[
+    bool,
+    _option(
+        "--list-targets",
+        panel=RESULT,
+        callback=lists.show_targets,
+        is_eager=True,
+        help="List all targets.",
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    _option(
+        panel=DATA,
+        metavar="PATH",
+        help="A few hundred unlabelled samples: .npz of arrays by input name, .npy, a folder of "
+        "images, or script.py:function, which returns or yields samples.",
+    ),
+]
+Samples = Annotated[
+    int | None, _option(panel=DATA, min=1, help="At most so many samples; by default 512.")
+]
+Mean = Annotated[
+    str | None,
+    _option(panel=DATA, metavar="R,G,B", help="Of images, in units of 0..1, as in training."),
+]
+Std = Annotated[str | None, _option(panel=DATA, metavar="R,G,B", help="Likewise.")]
+Layout = Annotated[
+    str | None,
+    _option(panel=DATA, metavar="auto|NCHW|NHWC", help="Of the input that takes the images."),
+]
+Resize = Annotated[
+    str | None,
+    _option(
+        panel=DATA,
+        metavar="N|HxW",
+        help="Size of images before the centre crop; N is the shorter side.",
+    ),
+]
+Seed = Annotated[int, _option(panel=DATA, min=0, help="Of random samples, without --calib.")]
+CalibrationMethod = Annotated[
+    str | None,
+    _option(
+        panel=NUMBERS,
+        metavar="METHOD",
+        help="How ranges are chosen: min-max, moving-average, percentile, mse (default), entropy.",
+        autocompletion=lists.complete_method,
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    _option(
+        panel=NUMBERS,
+        metavar="PATTERN",
+        help="Keep nodes in float, by name or shell pattern (repeatable).",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    _option(panel=NUMBERS, metavar="FILE.yaml", help="Widths, methods and exceptions by name."),
+]
+Passes = Annotated[
+    str | None,
+    _option(
+        panel=PASSES, metavar="'P1,P2{A=1}'", help="Run these passes instead of the default ones."
+    ),
+]
+DisabledPasses = Annotated[
+    list[str] | None,
+    _option(
+        "--disable-pass",
+        panel=PASSES,
+        metavar="PASS",
+        help="Leave a pass out (repeatable).",
+        autocompletion=lists.complete_pass,
+    ),
+]
+StopAfter = Annotated[
+    str | None,
+    _option(
+        panel=PASSES,
+        metavar="PASS",
+        help="Stop behind a pass and print the graph, or write it to -o.",
+        autocompletion=lists.complete_pass,
+    ),
+]
+ListPasses = Annotated[
+    bool,
+    _option(
+        "--list-passes",
+        panel=PASSES,
+        callback=lists.show_passes,
+        is_eager=True,
+        help="List all passes, and what they preserve.",
+    ),
+]
+DumpIrAfter = Annotated[
+    str | None,
+    _option(
+        panel=LOOK,
+        metavar="PASS|all",
+        help="Show the graph behind a pass, on stderr.",
+        autocompletion=lists.complete_pass,
+    ),
+]
+DumpIrDir = Annotated[
+    Path | None,
+    _option(
+        panel=LOOK, metavar="DIR", help="Write those graphs to files; alone: behind every pass."
+    ),
+]
+Verbose = Annotated[
+    int,
+    _option(
+        "-v",
+        "--verbose",
+        panel=LOOK,
+        count=True,
+        help="Time of each pass, and the kernels; -vv: also tracebacks of errors.",
+    ),
+]
+Quiet = Annotated[bool, _option("-q", "--quiet", panel=LOOK, help="No progress and no figures.")]

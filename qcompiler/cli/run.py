@@ -1,0 +1,127 @@
+"""`qcompile run LIB`: feed arrays to a compiled library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcompiler.cli.arguments import check_writable
+from qcompiler.cli.boundary import guarded
+from qcompiler.errors import FileError, ShapeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from qcompiler.artifact import Value
+    from qcompiler.calibrate import Feed
+
+
+@guarded
+def run_command(
+    library: Annotated[
+        Path, typer.Argument(metavar="LIB", help="Compiled library.", show_default=False)
+    ],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="FILE.npz",
+            show_default=False,
+            help="Arrays by input name. More samples than the model's batch, or one more "
+            "dimension in front, make several runs.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.npz",
+            show_default=False,
+            help="Gets the arrays by output name, those of all runs stacked.",
+        ),
+    ],
+    threads: Annotated[
+        int | None, typer.Option(min=1, show_default=False, help="By default all cores.")
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "-v", "--verbose", count=True, show_default=False, help="-vv: tracebacks of errors."
+        ),
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing.")] = False,
+) -> None:
+    """Run a compiled library on arrays and store what it returns."""
+    check_writable(output, source, library)
+    from qcompiler.artifact import load
+
+    model = load(library, threads)
+    stacked, feeds = _feeds(source, model.inputs)
+    runs, seconds = [], []
+    for feed in feeds:
+        start = time.perf_counter()
+        runs.append(model(feed))
+        seconds.append(time.perf_counter() - start)
+    batch = None if stacked else next((v.type.shape[0] for v in model.inputs if v.type.shape), None)
+    arrays = {v.name: _joined([run[v.name] for run in runs], batch) for v in model.outputs}
+    _save(output, arrays)
+    if quiet:
+        return
+    for name, array in arrays.items():
+        typer.echo(f"{name}: {array.dtype}[{','.join(map(str, array.shape))}]")
+    middle = sorted(seconds)[len(seconds) // 2]
+    typer.echo(f"{len(runs)} runs in {sum(seconds):.3f} s, median {1e3 * middle:.3f} ms")
+    typer.echo(f"output  {output}")
+
+
+def _feeds(path: Path, values: Sequence[Value]) -> tuple[bool, Iterator[Feed]]:
+    """Whether the arrays have one more dimension for the runs, and one feed per run."""
+    from qcompiler.calibrate import samples
+    from qcompiler.calibrate.columns import headers
+    from qcompiler.calibrate.feeds import model_inputs, select
+
+    if not path.is_file() or path.suffix.lower() not in (".npz", ".npy"):
+        raise FileError(f"{path}: expected an existing .npz file of arrays by input name")
+    shapes = {v.name: v.type.shape for v in values}
+    declared = {v.name: (v.type.dtype, v.type.shape) for v in values}
+    wanted = model_inputs(declared)
+    found = select(headers(path), wanted, str(path))
+    stacked = all(found[name].shape[1:] == shape for name, shape in shapes.items())
+    if stacked:
+        # A run is a sample then, and a batch is one run.
+        declared = {v.name: (v.type.dtype, (1, *v.type.shape)) for v in values}
+    for i in () if stacked else wanted:
+        shape = found[i.name].shape
+        number = shape[0] if len(shape) == len(i.shape) else 1
+        if left := number % i.batch:
+            raise ShapeError(
+                f"{path}: {number} samples for input '{i.name}' are no multiple of the model's "
+                f"batch of {i.batch}: leave {left} out or add {i.batch - left}"
+            )
+    feeds = samples(path, declared)
+    return stacked, ({name: x.reshape(shapes[name]) for name, x in feed.items()} for feed in feeds)
+
+
+def _joined(results: Sequence[np.ndarray], batch: int | None) -> np.ndarray:
+    """The results of all runs: batches behind one another, anything else stacked."""
+    import numpy as np
+
+    first = results[0]
+    if batch is not None and first.ndim and first.shape[0] == batch:
+        return np.concatenate(results)
+    return np.stack(results)
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    import numpy as np
+
+    from qcompiler.files import atomic_path
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy declares a keyword of its own
