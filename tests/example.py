@@ -85,13 +85,14 @@ def given(
 ) -> Input:
     """An input, and what it may hold: by default every code of its type, or −4…4."""
     type = TensorType(dtype, shape, quantization)
+    least, most = -4.0, 4.0
     if type.is_integer:
-        bounds = quantization.bounds if quantization else np.iinfo(dtype)
-        least, most = (
-            (bounds.min, bounds.max) if isinstance(bounds, np.iinfo) else (bounds.low, bounds.high)
-        )
-    else:
-        least, most = (0, 1) if dtype == "bool" else (-4.0, 4.0)
+        info = np.iinfo(dtype)
+        least, most = int(info.min), int(info.max)
+    if quantization is not None:
+        least, most = quantization.bounds.low, quantization.bounds.high
+    if dtype == "bool":
+        least, most = 0, 1
     x = Input(type, name=f"x{next(_count)}")
     _values[x] = Values(least if low is None else low, most if high is None else high, special)
     return x

@@ -65,14 +65,23 @@ from qcompiler.types import FLOAT, Quantization, TensorType
 INF, NAN = float("inf"), float("nan")
 
 
+def wide(*shape: int) -> Input:
+    """What `ShiftRight` takes."""
+    return given("int64", *shape, low=1 - 2**62, high=2**62 - 1)
+
+
+def far_apart(*shape: int) -> Input:
+    """Integers that differ by about 2^32."""
+    return given("int64", *shape, low=-(2**33), high=2**33)
+
+
 def _arithmetic() -> Iterator[Op]:
     for cls in (Add, Sub, Mul, Minimum, Maximum, GreaterEqual):
         yield cls(f32(2, 3), f32(2, 3))
         yield cls(given("int64", 2, 1, 4), given("int64", 3, 1))
         yield cls(given("int32", 5), Constant(np.array(-7, np.int32)))
-    far = {"low": -(2**33), "high": 2**33}
     for cls in (Minimum, Maximum, GreaterEqual):
-        yield cls(given("int64", 600, **far), given("int64", 600, **far))
+        yield cls(far_apart(600), far_apart(600))
         yield cls(given("int16", 2, 1, 4), given("int16", 3, 1))
         yield cls(given("uint8", 7), given("uint8", 1))
     yield Div(f32(2, 3), f32(3, low=0.5))
@@ -80,10 +89,9 @@ def _arithmetic() -> Iterator[Op]:
     yield FloorDiv(given("int32", 40), given("int32", 40, low=1, high=9))
     yield FloorDiv(given("int64", 3, 40), given("int64", 3, 1, low=1))
     yield FloorDiv(given("int16", 40), Constant(np.array(7, np.int16)))
-    wide = {"low": 1 - 2**62, "high": 2**62 - 1}
-    yield ShiftRight(given("int64", 4, 63, **wide), given("int64", 63, low=0, high=62))
+    yield ShiftRight(wide(4, 63), given("int64", 63, low=0, high=62))
     yield ShiftRight(given("int64", 50, low=-5, high=5), Constant(np.array(1, np.int64)))
-    yield ShiftRight(given("int64", 50, **wide), Constant(np.array(62, np.int64)))
+    yield ShiftRight(wide(50), Constant(np.array(62, np.int64)))
     for dtype in (FLOAT, "int8", "int16", "int64", "bool"):
         yield Select(given("bool", 2, 1, 3), given(dtype, 4, 3), given(dtype))
     for dtype in ("int8", "int16", "uint16", "int32", "uint32", "int64"):
@@ -92,7 +100,7 @@ def _arithmetic() -> Iterator[Op]:
     yield Clip(f32(3, 5), high=1.5)
     yield Clip(f32(3, 5), low=-0.25)
     yield Clip(given("int16", 9))
-    yield Clip(given("int64", 600, **far), -5, 1000)
+    yield Clip(far_apart(600), -5, 1000)
     yield Cast(given("int64", 9, low=-(2**31), high=2**31 - 1), "int32")
     yield Cast(given("int32", 9, low=-128, high=127), "int8")
     yield Cast(given("uint8", 2, 3), "int64")
@@ -112,9 +120,9 @@ def _functions() -> Iterator[Op]:
     yield LeakyRelu(f32(9), -1.5)
     yield Elu(f32(9), 0.3)
     yield HardSigmoid(f32(9, low=-9, high=9), 1 / 6, 0.5)
-    for cls in (Log, Sqrt):
-        yield cls(f32(2, 3, low=1e-3, high=100))
-        yield cls(f32(9, low=0.5, high=2))
+    for positive in (Log, Sqrt):
+        yield positive(f32(2, 3, low=1e-3, high=100))
+        yield positive(f32(9, low=0.5, high=2))
 
 
 def _windows(kernel: tuple[int, int]) -> list[Window]:
@@ -138,8 +146,8 @@ def _real() -> Iterator[Op]:
     yield MatMul(f32(2, 1, 5, 3), f32(4, 3, 2))
     yield MatMul(f32(3, 3), constant(FLOAT, 2, 3, 1))
     for shape in ((2, 3, 4, 4), (5, 3)):
-        parameters = [f32(3), f32(3), f32(3), f32(3, low=0.1)]
-        yield BatchNormalization(f32(*shape), *parameters, epsilon=1e-3)
+        gamma, beta, mean, variance = f32(3), f32(3), f32(3), f32(3, low=0.1)
+        yield BatchNormalization(f32(*shape), gamma, beta, mean, variance, epsilon=1e-3)
     yield ReduceMean(f32(2, 3, 4, 5), (2, 3))
     yield ReduceMean(f32(2, 3), (0,))
     yield Softmax(f32(2, 3, 4, low=-50, high=50), 2)
@@ -155,10 +163,10 @@ def _integer() -> Iterator[Op]:
         x, bias = codes("uint8", *image(3), zero=7), constant("int32", 4)
         small = Constant(bias.array // 2)
         yield ConvInteger(x, constant("int8", 4, 3, 3, 3), small, window, 1, last)
-        weight = given("int8", 6, 2, 3, 3)
-        yield ConvInteger(codes("int8", *image(4)), weight, None, window, 2, last)
-        weight = constant("int8", 6, 1, 3, 3)
-        yield ConvInteger(given("uint8", *image(3)), weight, None, window, 3, last)
+        x = codes("int8", *image(4))
+        yield ConvInteger(x, given("int8", 6, 2, 3, 3), None, window, 2, last)
+        x = given("uint8", *image(3))
+        yield ConvInteger(x, constant("int8", 6, 1, 3, 3), None, window, 3, last)
         for dtype in ("uint8", "int8", "int16", "int32", "int64"):
             yield MaxPool(given(dtype, *image(3)), window, last)
     yield MatMulInteger(codes("uint8", 3, 300, zero=9), constant("int8", 300, 5, quantization=True))

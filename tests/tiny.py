@@ -107,7 +107,7 @@ def _residual(b: Builder, x: Op) -> Op:
 
 
 def _depthwise(b: Builder, x: Op) -> Op:
-    y = HardSwish(b.norm(b.conv(x, 4, stride=2)))
+    y: Op = HardSwish(b.norm(b.conv(x, 4, stride=2)))
     y = Clip(b.norm(b.conv(y, 4, groups=4, bias=False)), 0.0, 6.0)
     return b.head(b.conv(y, 6, kernel=1))
 

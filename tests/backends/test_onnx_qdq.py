@@ -83,10 +83,13 @@ def test_four_bit_weights_are_four_bit_tensors() -> None:
 
 def test_weights_are_dequantized_along_their_axis() -> None:
     model = to_qdq_model(convolution("int8", "uint8", 0.05, 3))
-    (node,) = (n for n in model.graph if n.inputs and n.inputs[0].name == "w")
+    weight = model.graph.initializers["w"]
+    ((node, _),) = weight.uses()
     assert node.op_type == "DequantizeLinear"
     assert node.attributes["axis"].as_int() == 0
-    assert list(node.inputs[1].shape) == [4]
+    scale = node.inputs[1]
+    assert scale is not None
+    assert scale.shape == [4]
 
 
 def test_32_bit_codes_stay_float() -> None:

@@ -224,8 +224,8 @@ def test_scalars_stay_scalars() -> None:
 
 def test_20000_ops_take_seconds() -> None:
     q = Quantization.per_tensor("int8", 1.0)
-    node: Op = x(4, dtype="int8")
-    a = node
+    a = x(4, dtype="int8")
+    node: Op = a
     for i in range(10_000):
         node = Add(node, a) if i % 10 else requantized(node, q, i)
     start = time.perf_counter()
