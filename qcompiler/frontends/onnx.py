@@ -37,6 +37,7 @@ from qcompiler.frontends.onnx_model import (
     Source,
     label_of,
     load,
+    printable,
     require_finite,
     to_array,
 )
@@ -47,7 +48,7 @@ from qcompiler.types import FLOAT
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
-BUDGET = 1 << 28  # elements that may be computed from constants, beside four times the weights
+BUDGET = 1 << 26  # elements that may be computed from constants, beside four times the weights
 
 
 def import_onnx(
@@ -76,7 +77,7 @@ def import_onnx(
         _check_opset(source)
         return _Walk(source, input_shapes or {}).graph()
     except QcompilerError as error:
-        raise type(error)(f"{label_of(model)}: {error}") from None
+        raise type(error)(printable(f"{label_of(model)}: {error}")) from None
 
 
 def _check_opset(source: Source) -> None:
@@ -116,7 +117,11 @@ class _Walk:
         if len(set(names)) != len(names):
             raise ModelError(f"the graph returns a value twice: {', '.join(names)}")
         _check_names(declared)
-        self.compute(declared.outputs)
+        try:
+            self.compute(declared.outputs)
+        except (ModelError, ShapeError):
+            self.refusals.check()  # first, since what was refused may be the cause
+            raise
         self.refusals.check()
         outputs: dict[str, Op] = {}
         for value in declared.outputs:
@@ -171,11 +176,9 @@ class _Walk:
         try:
             with origin((name_of(node),)):
                 results = self.results(node, inputs)
-        except UnsupportedError as error:
-            self.refusals.add(str(error), name_of(node))
+        except (UnsupportedError, TypingError) as error:
+            self.refusals.add(_refusal(node, inputs, error), name_of(node))
             results = self.placeholders(node, inputs)
-        except TypingError as error:
-            raise _mismatch(node, inputs, error) from None
         for value, result in zip(node.outputs, results, strict=False):
             if result is not None and result.name is None:
                 result = replace(result, name=value.name)
@@ -255,10 +258,14 @@ class _Walk:
         return [None if t is None else Input(t) for t in types]
 
 
-def _mismatch(node: ir.Node, inputs: Iterable[Op | None], error: TypingError) -> QcompilerError:
-    dtypes = {x.type.dtype for x in inputs if x is not None} - {FLOAT}
-    message = f"node {name_of(node)!r} ({node.op_type}): {str(error).partition(': ')[2]}"
-    return UnsupportedError(message) if dtypes else ShapeError(message)
+def _refusal(node: ir.Node, inputs: Iterable[Op | None], error: QcompilerError) -> str:
+    """What was refused; shapes of floats that do not fit are an error of the model at once."""
+    if isinstance(error, UnsupportedError):
+        return str(error)
+    if dtypes := {x.type.dtype for x in inputs if x is not None} - {FLOAT}:
+        return f"{node.op_type} of {' and '.join(sorted(dtypes))}"
+    problem = str(error).partition(": ")[2]
+    raise ShapeError(f"node {name_of(node)!r} ({node.op_type}): {problem}") from None
 
 
 def _check_names(graph: ir.Graph) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,8 @@ def deserialize(proto: onnx.ModelProto) -> ir.Model:
     Raises:
         ModelError: the model contradicts itself.
     """
+    if any(isinstance(name, bytes) for name in _names(proto.graph)):  # protobuf's invalid UTF-8
+        raise ModelError("is damaged: a name is not text")
     if proto.graph.sparse_initializer:
         raise UnsupportedError("sparse initializers: store the weights densely")
     initializers = collections.Counter(t.name for t in proto.graph.initializer)
@@ -141,6 +144,16 @@ def deserialize(proto: onnx.ModelProto) -> ir.Model:
         return ir.from_proto(proto)
     except Exception as error:  # a damaged model makes onnx_ir fail in many ways
         raise ModelError(f"is damaged: {one_line(error)}") from None
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            yield from _names(attribute.g)
+    yield graph.name
+    yield from (x.name for x in (*graph.input, *graph.output, *graph.initializer))
 
 
 def inline_functions(model: ir.Model) -> ir.Model:
@@ -242,7 +255,12 @@ def _external(tensor: ir.ExternalTensor, folder: Path | None, dims: tuple[int, .
 
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What a foreign error says, at its root and in one line of at most `limit` characters."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    text = printable(str(error)) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def printable(text: str) -> str:
+    """The text in one line, without what a terminal would not show."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

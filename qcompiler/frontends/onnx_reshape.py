@@ -61,7 +61,8 @@ def flatten(node: Node) -> Op:
 def transpose(node: Node) -> Op:
     """The axes permuted, reversed by default."""
     permutation = node.integers("perm") or tuple(range(node.x.type.rank))[::-1]
-    return node.x if list(permutation) == sorted(permutation) else Transpose(node.x, permutation)
+    unchanged = permutation == tuple(range(node.x.type.rank))
+    return node.x if unchanged else Transpose(node.x, permutation)
 
 
 @importer("Squeeze")

@@ -57,7 +57,10 @@ class Builder:
             self.nodes,
             "test",
             self.inputs,
-            [helper.make_value_info(y, helper.make_tensor_type_proto(dtype, None)) for y in outputs],
+            [
+                helper.make_value_info(y, helper.make_tensor_type_proto(dtype, None))
+                for y in outputs
+            ],
             self.initializers,
         )
         imports = [helper.make_opsetid("", self.opset)]

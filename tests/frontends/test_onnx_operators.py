@@ -286,7 +286,9 @@ def windows() -> Iterator[None]:
         case("MaxPool", f(2, 3, *size), since=10, **pool, **ceil, **spread)
         for included in (0, 1):
             case("AveragePool", f(2, 3, *size), count_include_pad=included, **pool)
-            case("AveragePool", f(2, 3, *size), since=22, count_include_pad=included, **pool, **ceil)
+            case(
+                "AveragePool", f(2, 3, *size), since=10, count_include_pad=included, **pool, **ceil
+            )
         yield
 
 
