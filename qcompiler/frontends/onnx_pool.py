@@ -9,7 +9,7 @@ from qcompiler.frontends.onnx_windows import Plane, plane, sliding_window
 from qcompiler.graph import Op
 from qcompiler.ops import AveragePool, MaxPool, Pad, ReduceMean, Reshape, Window
 
-_LARGEST_PLANE = 1 << 26  # elements of the table of how many elements each window covers
+_LARGEST_PLANE = 1 << 24  # elements of the table of how many elements each window covers
 
 
 @importer("MaxPool")
