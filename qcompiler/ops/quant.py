@@ -72,6 +72,6 @@ class Dequantize(Composite):
 def _float_bounds(q: Quantization) -> tuple[float, float]:
     """The storage's bounds, moved inwards to the nearest float32 that a code can have."""
     low, high = float(q.bounds.low), float(q.bounds.high)
-    if np.float32(high) > high:
+    if float(np.float32(high)) > high:  # as float64: numpy would compare in float32
         high = float(np.nextafter(np.float32(high), np.float32(0)))
     return low, high
