@@ -100,7 +100,8 @@ def test_names_are_unique_and_the_users_come_first() -> None:
     x = value("add")
     first, second = Add(x, x), Add(x, x)
     users = Relu(first, name="add_1")
-    outputs = {"a": users, "b": Mul(second, Abs(first, name="add_1")), "relu": Sub(x, x)}
+    named_twice = Mul(second, Abs(Relu(first), name="add_1"))
+    outputs = {"a": users, "b": named_twice, "relu": Sub(x, x)}
     graph = Graph((x,), outputs)
     names = list(graph.names.values())
     assert len(set(names)) == len(names) == len(graph.ops)

@@ -199,6 +199,27 @@ def test_ill_typed_ops_cannot_be_built(build: Callable[[], Op], message: str) ->
         build()
 
 
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (0.0, 3), (-0.0, 3), (0.25, 4), (-0.25, 3), (0.75, 5), (-0.75, 2), (0.2499, 3),
+        (1e30, 255), (-1e30, 0), (np.inf, 255), (-np.inf, 0), (np.nan, 0), (125.8, 255),
+    ],
+)  # fmt: skip
+def test_quantize_rounds_half_up_and_saturates(value: float, code: int) -> None:
+    node = ops.Quantize(x(1), Quantization.per_tensor("uint8", 0.5, 3))
+    assert node.numpy(np.array([value], np.float32)).tolist() == [code]
+
+
+@pytest.mark.parametrize(("value", "high"), [(3e9, 2**31 - 1), (-3e9, -(2**31))])
+def test_quantize_saturates_at_32_bits(value: float, high: int) -> None:
+    """The bounds of int32 are no float32: the nearest one inside is taken."""
+    node = ops.Quantize(x(1), Quantization.per_tensor("int32", 1.0))
+    code = int(node.numpy(np.array([value], np.float32))[0])
+    assert abs(code - high) < 128
+    assert abs(code) <= 2**31
+
+
 def test_errors_name_the_users_node() -> None:
     with pytest.raises(TypingError, match=r"^relu \(/features/act\): expected"):
         ops.Relu(u8(2), sources=("/features/act",))

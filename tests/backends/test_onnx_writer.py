@@ -97,6 +97,18 @@ def test_products_of_extreme_codes_do_not_saturate() -> None:
         assert_agrees(product, to_model(product), {"x": np.full((4, 512), code, np.uint8)})
 
 
+def test_both_operands_of_products_are_unsigned() -> None:
+    """u8·s8 saturates in ONNX Runtime on CPUs without VNNI; a CPU with it would not show that."""
+    graph, _ = integer_graph()
+    model = onnx.shape_inference.infer_shapes(ir.to_proto(to_model(graph, inline=True)))
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    products = [n for n in model.graph.node if n.op_type in ("ConvInteger", "MatMulInteger")]
+    assert len(products) == 3
+    for node in products:
+        assert {types[name] for name in node.input[:2]} == {onnx.TensorProto.UINT8}
+
+
 def test_an_integer_graph_has_integer_operators_only() -> None:
     graph, _ = integer_graph()
     model = onnx.shape_inference.infer_shapes(ir.to_proto(to_model(graph, inline=True)))
@@ -161,9 +173,9 @@ def test_equal_constants_are_stored_once() -> None:
     ones = [Constant(np.array([1, 1], dtype)) for dtype in (FLOAT, FLOAT, "int32", "int32")]
     both = Add(Add(a, ones[0]), ones[1])
     integers = Add(ones[2], ones[3])
-    zero = Constant(np.zeros(2, np.float32))  # other bytes, same size
-    model = to_model(Graph((a,), {"y": Add(both, zero), "z": integers}))
-    assert len(model.graph.initializers) == 3
+    zeros = [Constant(np.zeros(2, dtype)) for dtype in (FLOAT, "int32")]  # of the same bytes
+    outputs = {"y": Add(both, zeros[0]), "z": Add(integers, zeros[1])}
+    assert len(to_model(Graph((a,), outputs)).graph.initializers) == 4
 
 
 def test_composites_of_equal_form_share_a_function() -> None:
