@@ -51,6 +51,8 @@ def _pooled(node: Node) -> tuple[Plane, Window]:
     window = sliding_window(node, x, kernel)
     if any(pad >= k for pad, k in zip(node.integers("pads") or (), kernel * 2, strict=False)):
         raise node.broken("expected padding smaller than the kernel: a window would be empty")
+    if not window.overlaps:  # ceil_mode and SAME pad dilated windows by more than taps reach
+        raise node.unsupported("padding beyond the kernel size")
     height, width = x.op.type.shape[2:]
     if (height + sum(window.pads[::2])) * (width + sum(window.pads[1::2])) > _LARGEST_PLANE:
         raise node.broken(f"expected a plane that fits in memory, found {window} on {x.op.type}")
@@ -93,6 +95,8 @@ def reduce_mean_by_operand(node: Node) -> Op:
 def _mean(node: Node, axes: tuple[int, ...] | None) -> Op:
     rank = node.x.type.rank
     reduced = tuple(range(rank)) if not axes else tuple(sorted(node.axes(axes, rank)))
+    if not reduced:  # a scalar
+        return node.x
     mean = ReduceMean(node.x, reduced)
     if node.integer("keepdims"):
         return mean

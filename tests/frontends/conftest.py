@@ -29,7 +29,7 @@ class Builder:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     functions: list[onnx.FunctionProto] = field(default_factory=list)
 
-    def input(self, name: str, shape: list[Any], dtype: int = TensorProto.FLOAT) -> str:
+    def input(self, name: str, shape: list[Any] | None, dtype: int = TensorProto.FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
@@ -53,16 +53,9 @@ class Builder:
         return outputs[0]
 
     def model(self, *outputs: str, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
-        graph = helper.make_graph(
-            self.nodes,
-            "test",
-            self.inputs,
-            [
-                helper.make_value_info(y, helper.make_tensor_type_proto(dtype, None))
-                for y in outputs
-            ],
-            self.initializers,
-        )
+        result = helper.make_tensor_type_proto(dtype, None)
+        results = [helper.make_value_info(y, result) for y in outputs]
+        graph = helper.make_graph(self.nodes, "test", self.inputs, results, self.initializers)
         imports = [helper.make_opsetid("", self.opset)]
         imports += [helper.make_opsetid(f.domain, 1) for f in self.functions]
         return helper.make_model(

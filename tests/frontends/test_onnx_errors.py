@@ -289,7 +289,7 @@ def test_open_dimensions_are_all_named(builder: Any) -> None:
 
 def test_an_input_of_unknown_rank(builder: Any) -> None:
     b = builder()
-    b.input("x", None)  # type: ignore[arg-type]
+    b.input("x", None)
     model = b.model(b.node("Relu", "x", outputs=("y",)))
     refused(ShapeError, model, "'x' is of unknown rank", "--input-shape x:")
     assert import_onnx(model, input_shapes={"x": [4]}).outputs["y"].type.shape == (4,)
@@ -426,6 +426,14 @@ def test_forms_that_are_not_supported(
     refused(UnsupportedError, b.model("y"), words, "(culprit)")
 
 
+def test_padding_beyond_the_kernel_is_not_supported(builder: Any) -> None:
+    b = builder()
+    b.input("x", [1, 1, 8])
+    window = {"kernel_shape": [2], "dilations": [6], "strides": [3], "ceil_mode": 1}
+    b.node("MaxPool", "x", outputs=("y",), name="pool", **window)
+    refused(UnsupportedError, b.model("y"), "padding beyond the kernel size ×1 (pool)")
+
+
 def test_training_is_not_supported(builder: Any) -> None:
     b = builder()
     b.input("x", [2, 3])
@@ -529,9 +537,11 @@ def never_escapes(data: bytes) -> bool:
     try:
         import_onnx(data)
     except QcompilerError as error:
-        assert "\n" not in str(error)
-        return True
-    return False
+        message = str(error)
+    else:
+        return False
+    assert "\n" not in message
+    return True
 
 
 def test_truncated_files() -> None:
@@ -570,7 +580,7 @@ def test_flipped_bytes(builder: Any) -> None:
     outcomes = set()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(1500):
+        for _ in range(700):
             damaged = bytearray(data)
             for position in RNG.integers(0, len(data), RNG.integers(1, 4)):
                 damaged[position] = RNG.integers(0, 256)
@@ -580,7 +590,7 @@ def test_flipped_bytes(builder: Any) -> None:
 
 def test_flipped_bits_everywhere(builder: Any) -> None:
     data = varied(builder).SerializeToString()
-    for position in range(len(data)):
+    for position in range(0, len(data), 2):
         damaged = bytearray(data)
         damaged[position] ^= 1 << int(RNG.integers(0, 8))
         never_escapes(bytes(damaged))
