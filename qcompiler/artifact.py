@@ -62,15 +62,15 @@ class KernelInfo:
         symbol: Its function.
         implementation: The rule of the kernel table, or "generic".
         ops: The names of the values that it computes, one per call.
-        end: "entry" for quantize, "exit" for dequantize, "float" for an op that stayed real, "" for
-            integer kernels.
+        role: "entry" for the quantize of an input, "exit" for the dequantize of an output, "float"
+            for ops that stayed real, "move" for ops that only move elements, else "integer".
         float_instructions: Floating-point instructions in its machine code.
     """
 
     symbol: str
     implementation: str
     ops: tuple[str, ...]
-    end: str
+    role: str
     float_instructions: int
 
 
@@ -111,7 +111,7 @@ class Metadata:
     @property
     def float_instructions(self) -> int:
         """Floating-point instructions outside the kernels of the two ends."""
-        return sum(k.float_instructions for k in self.kernels if k.end not in ("entry", "exit"))
+        return sum(k.float_instructions for k in self.kernels if k.role not in ("entry", "exit"))
 
     def to_json(self) -> str:
         """The metadata as it is stored."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from tvm.target import Target as TvmTarget
 from qcompiler.artifact import CompiledModel, KernelInfo, Metadata, Value, seal
 from qcompiler.backends.target import Target, load_kernels
 from qcompiler.backends.tvm import machine
+from qcompiler.backends.tvm.assembly import float_instructions
 from qcompiler.backends.tvm.lower import Program, lower
 from qcompiler.backends.tvm.program import AT, ENTRY, PIPELINE, WEIGHTS, Main, main, plain
 from qcompiler.errors import TargetError
-from qcompiler.graph import Graph, Op
-from qcompiler.ops import Dequantize, Fused, Quantize
+from qcompiler.graph import Graph, Input, Op, toposort
+from qcompiler.ops import Concat, Dequantize, Fused, Movement, Quantize, skeleton
 from qcompiler.types import Quantization
 
 LIBRARY = "model.so"
@@ -60,15 +62,16 @@ def build(
     final = main(program)
     folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
     place = Path(folder.name)
-    _compile(program, final, chosen, place)
+    counts = _compile(program, final, chosen, place)
     _link(place, target, _architecture(chosen))
-    metadata = _metadata(program, final, target, chosen, source_sha256)
+    metadata = _metadata(program, final, target, chosen, source_sha256, counts)
     library = place / LIBRARY
     seal(library, metadata)
     return CompiledModel(library, metadata, threads, folder)
 
 
-def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> None:
+def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> dict[str, int]:
+    """Write the objects to link; returns the floating-point instructions of each kernel."""
     functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
     kernels = tvm.compile(tvm.IRModule(functions), target, tir_pipeline=PIPELINE).mod
     kernels.write_to_file(str(folder / "kernels.o"))
@@ -81,6 +84,7 @@ def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> 
             file.seek(offset)
             file.write(array.data)
     (folder / "constants.c").write_text(_DATA)
+    return float_instructions(kernels.inspect_source("s"), functions, _architecture(target))
 
 
 def _link(folder: Path, target: Target, architecture: str) -> None:
@@ -113,7 +117,12 @@ def _architecture(target: TvmTarget) -> str:
 
 
 def _metadata(
-    program: Program, final: Main, target: Target, chosen: TvmTarget, source: str | None
+    program: Program,
+    final: Main,
+    target: Target,
+    chosen: TvmTarget,
+    source: str | None,
+    counts: dict[str, int],
 ) -> Metadata:
     graph = program.graph
     names = graph.names
@@ -121,9 +130,9 @@ def _metadata(
         KernelInfo(
             k.symbol,
             k.implementation,
-            tuple(names.get(node, "copy") for node in k.nodes),
-            "",
-            0,
+            tuple(names.get(node, node.kind()) for node in k.nodes),
+            _role(graph, k.nodes),
+            counts[k.symbol],
         )
         for k in program.kernels
     )
@@ -142,6 +151,34 @@ def _metadata(
         weight_bytes=final.constant_bytes,
         workspace_bytes=final.workspace_bytes,
     )
+
+
+def _role(graph: Graph, nodes: list[Op]) -> str:
+    """What a kernel is to the integer world: see `KernelInfo.role`."""
+    if all(isinstance(x, Quantize) and _only_moves(toposort(x.operands)) for x in nodes):
+        return "entry"
+    if all(isinstance(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
+        return "exit"
+    shared = skeleton(nodes[0]).graph  # equal for all that share a kernel
+    primitives = [x for x in shared.ops if not isinstance(x, Input)]
+    if all(isinstance(x, (Movement, Concat)) for x in primitives):
+        return "move"
+    return "float" if any(x.type.is_float for x in primitives) else "integer"
+
+
+def _only_moves(ops: Iterable[Op]) -> bool:
+    return all(isinstance(x, (Input, Movement)) for x in ops)
+
+
+def _users(graph: Graph, node: Op) -> list[Op]:
+    """Everything that is computed from the value."""
+    found: dict[Op, None] = {}
+    waiting = [node]
+    while waiting:
+        fresh = [x for x in graph.users.get(waiting.pop(), ()) if x not in found]
+        found.update(dict.fromkeys(fresh))
+        waiting.extend(fresh)
+    return list(found)
 
 
 def _entry(graph: Graph, x: Op) -> Quantization | None:
