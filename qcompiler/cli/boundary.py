@@ -63,7 +63,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _interrupted(number: int) -> tuple[str, int]:
-    return f"interrupted by {signal.Signals(number).name}; nothing was written", 128 + number
+    return f"interrupted by {signal.Signals(number).name}", 128 + number
 
 
 def _explained(error: BaseException) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from qcompiler.cli.arguments import (
     sample_options,
 )
 from qcompiler.cli.boundary import guarded
+from qcompiler.cli.facts import kernel_line
 from qcompiler.cli.jobs import Job
 from qcompiler.cli.options import Emit
 from qcompiler.errors import UsageError
@@ -25,7 +26,6 @@ from qcompiler.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qcompiler.artifact import Metadata
     from qcompiler.passes import Instrument, Pass
     from qcompiler.report.summary import Summary
 
@@ -113,7 +113,7 @@ def _output(given: Path | None, model: Path, emit: Emit, stop_after: str | None)
     """Where to write, found to be writable; None for stdout."""
     if given is None and stop_after is not None:
         return None
-    output = given or Path(model.name).with_suffix(SUFFIXES[emit])
+    output = given or Path(f"{model.stem or 'model'}{SUFFIXES[emit]}")
     written = "text" if stop_after else "a library" if emit is Emit.LIBRARY else "an ONNX model"
     wrong = ".so" if written == "an ONNX model" else ".onnx"
     if output.suffix == wrong:
@@ -157,7 +157,7 @@ def _write(job: Job, emit: Emit, inline: bool, output: Path, *, verbose: bool, q
     if emit is Emit.LIBRARY:
         summary, metadata = job.library(output)
         if verbose:
-            _show_kernels(metadata)
+            _note("\n".join(map(kernel_line, metadata.kernels)))
     elif emit is Emit.ONNX:
         summary = job.onnx(output, inline=inline)
     else:
@@ -172,13 +172,6 @@ def _write(job: Job, emit: Emit, inline: bool, output: Path, *, verbose: bool, q
     from qcompiler.report.table import summary_table
 
     Console(highlight=False).print(summary_table(summary, str(output)))
-
-
-def _show_kernels(metadata: Metadata) -> None:
-    for kernel in metadata.kernels:
-        end = f", {kernel.end}" if kernel.end else ""
-        floats = f", {kernel.float_instructions} float instructions"
-        _note(f"{kernel.symbol}: {kernel.implementation}{end}{floats}: {', '.join(kernel.ops)}")
 
 
 def _note(line: str) -> None:

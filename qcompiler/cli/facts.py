@@ -14,7 +14,7 @@ from qcompiler.errors import QcompilerError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from qcompiler.artifact import Value
+    from qcompiler.artifact import KernelInfo, Value
     from qcompiler.graph import Graph
 
 _LIBRARY_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ")
@@ -55,6 +55,14 @@ def library_facts(path: Path) -> dict[str, Any]:
         "float_instructions": metadata.float_instructions,
         "kernels": [dataclasses.asdict(k) for k in metadata.kernels],
     }
+
+
+def kernel_line(kernel: KernelInfo) -> str:
+    """A kernel of a library, for people."""
+    return (
+        f"{kernel.symbol}: {kernel.implementation}, {kernel.role}, "
+        f"{kernel.float_instructions} float instructions: {', '.join(kernel.ops)}"
+    )
 
 
 def _value(value: Value) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from qcompiler.cli.arguments import input_shapes
 from qcompiler.cli.boundary import guarded
-from qcompiler.cli.facts import is_library, library_facts, model_facts
+from qcompiler.cli.facts import is_library, kernel_line, library_facts, model_facts
 from qcompiler.errors import FileError
 
 
@@ -69,11 +69,11 @@ def _show(name: str, value: Any) -> None:
 
 def _line(item: dict[str, Any]) -> str:
     """A value or a kernel in one line."""
+    from qcompiler.artifact import KernelInfo
+
     if "symbol" in item:
-        end = f", {item['end']}" if item["end"] else ""
-        floats = f", {item['float_instructions']} float instructions"
-        return f"{item['symbol']}: {item['implementation']}{end}{floats}"
-    shape = ",".join("?" if d is None else str(d) for d in item["shape"] or ())
+        return kernel_line(KernelInfo(**item))
+    shape = "x".join("?" if d is None else str(d) for d in item["shape"] or ())
     line = f"{item['name']}: {item['dtype']}[{shape}]"
     if (q := item.get("quantization")) is None:
         return line

@@ -74,7 +74,7 @@ def run_command(
     if quiet:
         return
     for name, array in arrays.items():
-        typer.echo(f"{name}: {array.dtype}[{','.join(map(str, array.shape))}]")
+        typer.echo(f"{name}: {array.dtype}[{'x'.join(map(str, array.shape))}]")
     middle = sorted(seconds)[len(seconds) // 2]
     typer.echo(f"{len(runs)} runs in {sum(seconds):.3f} s, median {1e3 * middle:.3f} ms")
     typer.echo(f"output  {output}")

@@ -1,0 +1,73 @@
+"""`qcompile run LIB`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompiler.artifact import load
+
+
+def test_runs_are_cut_and_stacked(qcompile, library, digits):
+    result = qcompile("run", library, "--input", digits / "test.npz", "--output", "out.npz")
+    assert result.code == 0, result.err
+    assert "logits: float32[400x10]\n400 runs in " in result.out
+    assert result.files == {"out.npz"}
+    stored, data = np.load("out.npz"), np.load(digits / "test.npz")
+    assert stored.files == ["logits"]
+    compiled = load(library)
+    for i in (0, 7, 399):
+        expected = compiled({"x": data["x"][i : i + 1]})["logits"]
+        assert np.array_equal(stored["logits"][i : i + 1], expected)
+    assert np.mean(stored["logits"].argmax(1) == data["y"]) > 0.95
+
+
+def test_one_more_dimension_for_the_runs(qcompile, library, digits, tmp_path):
+    x = np.load(digits / "test.npz")["x"][:3]
+    np.savez(tmp_path / "rows.npz", x=x)
+    np.savez(tmp_path / "runs.npz", x=x[:, None])
+    for name in ("rows", "runs"):
+        arguments = ("run", library, "-i", f"{name}.npz", "-o", f"{name}.out.npz", "-q")
+        result = qcompile(*arguments, "--threads", 1)
+        assert (result.code, result.out, result.err) == (0, "", "")
+    rows, runs = (np.load(f"{name}.out.npz")["logits"] for name in ("rows", "runs"))
+    assert runs.shape == (3, 1, 10)
+    assert np.array_equal(rows, runs[:, 0])
+
+
+def test_batches(qcompile, tiny, samples, refused, tmp_path):
+    x = np.load(samples())["x"]
+    arguments = (tiny(shape=(4, 4)), "--calib", samples(), "-o", "batch.so", "-q")
+    assert qcompile(*arguments).code == 0
+    assert qcompile("run", "batch.so", "-i", "calib.npz", "-o", "out.npz").code == 0
+    found = np.load("out.npz")["y"]
+    assert found.shape == (8, 3)
+    assert np.array_equal(found[4:], load("batch.so")({"x": x[4:]})["y"])
+    samples(x=x[:6])
+    words = ("calib.npz", "6 samples", "batch of 4", "leave 2 out or add 2")
+    refused(6, "run", "batch.so", "-i", "calib.npz", "-o", "more.npz", words=words)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "code", "words"),
+    [
+        ({"a": np.zeros((1, 1, 8, 8)), "b": np.zeros(1)}, 7, ("'x'", "'a', 'b'")),
+        ({"x": np.zeros((2, 1, 8, 9))}, 7, ("'x'", "[2, 1, 8, 9]", "[N, 1, 8, 8]")),
+        ({"x": np.zeros((2, 1, 8, 8), np.uint8)}, 7, ("'x'", "uint8", "float32")),
+        ({"x": np.zeros((0, 1, 8, 8), np.float32)}, 7, ("no samples at all",)),
+    ],
+)
+def test_arrays_that_do_not_fit(refused, library, tmp_path, arrays, code, words):
+    np.savez(tmp_path / "in.npz", **arrays)
+    refused(code, "run", library, "-i", "in.npz", "-o", "out.npz", words=("in.npz", *words))
+
+
+def test_files_that_do_not_fit(refused, library, digits, tmp_path):
+    (tmp_path / "text.so").write_text("no library")
+    data = digits / "test.npz"
+    missing = ("gone.npz", "expected an existing .npz")
+    refused(3, "run", library, "-i", "gone.npz", "-o", "out.npz", words=missing)
+    refused(3, "run", "gone.so", "-i", data, "-o", "out.npz", words=("gone.so",))
+    refused(3, "run", "text.so", "-i", data, "-o", "out.npz", words=("text.so", "not a library"))
+    refused(9, "run", library, "-i", data, "-o", "gone/out.npz", words=("gone/out.npz",))
+    refused(9, "run", "text.so", "-i", data, "-o", "text.so", words=("is what is read",))
