@@ -39,7 +39,8 @@ def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.
 
     Returns:
         m as int64 of the shape of `ratios`, and 1 ≤ k ≤ 62.  The absolute error of every ratio is
-        at most 2^(−k−1); that is 2^(1−bits) of the largest, if that is at least 2^(bits−64).
+        at most 2^(−k−1); the relative error of the largest is at most 2^(1−bits), if it is at
+        least 2^(bits−64).
 
     Raises:
         ValueError: a ratio is not finite, or too large for any shift ≥ 1.
