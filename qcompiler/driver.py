@@ -52,7 +52,8 @@ class Options:
         require_integer: Raise `NotIntegerError` if an op stays in float.
         input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
         seed: Of synthetic calibration data.
-        threads: Threads of the compiled model; None: the cores that the process may use.
+        threads: Threads of calibration and of the compiled model, which does not take the number
+            along into its file; None: the cores that the process may use.
         progress: Show calibration on stderr.
     """
 
@@ -109,7 +110,8 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
         if not isinstance(step, InsertQdq):
             return step
         values = calibrated_values(current, chosen.config)
-        ranges = calibrate(current, values, feeds, CollectOptions(progress=chosen.progress))
+        collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
+        ranges = calibrate(current, values, feeds, collecting)
         return dataclasses.replace(step, ranges=ranges, config=chosen.config)
 
     integer = PassManager(chosen.passes, chosen.instruments, prepare)(graph)

@@ -15,9 +15,9 @@ from qcompiler.cli.run import run_command
 EXAMPLES = """
 [bold]Examples[/bold]
 
-  qcompile model.onnx --calib samples.npz       writes model.so for this machine
+  qcompile model.onnx --calib samples.npz       # model.so, for this machine
   qcompile model.onnx --calib photos/ --mean 0.5,0.5,0.5 --std 0.2,0.2,0.2
-  qcompile model.onnx --calib data.py:samples --emit onnx   writes integer ONNX
+  qcompile model.onnx --calib data.py:samples --emit onnx  # integer ONNX
   qcompile run model.so --input test.npz --output result.npz
   qcompile inspect model.so
 

@@ -129,7 +129,21 @@ def pass_list(text: str | None, disabled: Sequence[str]) -> tuple[Pass, ...]:
     if text is not None:
         known = known_passes()
         passes = tuple(parse_pass(item, known) for item in re.split(r",(?![^{]*\})", text))
+        for step in passes:
+            _check_values(step)
     return without(passes, disabled)
+
+
+def _check_values(step: Pass) -> None:
+    """Refuse option values of another type than their default's."""
+    for field in dataclasses.fields(step):
+        if field.default in (None, dataclasses.MISSING):
+            continue
+        found, expected = getattr(step, field.name), type(field.default)
+        if type(found) not in ((int, float) if expected is float else (expected,)):
+            raise UsageError(
+                f"--passes {step.title()}: {field.name}={found!r}: expected {expected.__name__}"
+            )
 
 
 def until(passes: Sequence[Pass], name: str, option: str) -> tuple[Pass, ...]:

@@ -75,7 +75,7 @@ RequireInteger = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    _option(panel=RESULT, min=1, help="Threads of the compiled model; by default all cores."),
+    _option(panel=RESULT, min=1, help="Threads to calibrate with; by default all cores."),
 ]
 ListTargets = Annotated[
     bool,

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+import qcompiler.driver
 from qcompiler.artifact import load
 from qcompiler.passes import DEFAULT, LOWERING
 
@@ -164,7 +165,7 @@ def test_stop_after_lowering_writes_the_graph(qcompile, tiny, samples, tmp_path)
 
 def test_pass_lists(qcompile, tiny):
     arguments = (tiny(), "--stop-after", "fold-batch-norm", "-v")
-    passes = "canonicalize, fold-batch-norm{}"
+    passes = "canonicalize, fold-batch-norm{}, equalize-cross-layer{sweeps=2}"
     for options, expected in (
         ((), ["canonicalize", "fold-batch-norm"]),
         (("--disable-pass", "canonicalize"), ["fold-batch-norm"]),
@@ -219,6 +220,19 @@ def test_what_needs_no_model(qcompile, option):
     }[option]
     for word in words:
         assert word in result.out
+
+
+def test_threads_of_calibration(qcompile, tiny, samples, monkeypatch):
+    found = []
+
+    def calibrate(graph, values, feeds, options):
+        found.append(options.threads)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(qcompiler.driver, "calibrate", calibrate)
+    result = qcompile(tiny(), "--calib", samples(), "--threads", 3)
+    assert (result.code, found) == (130, [3])
+    assert result.err == "qcompile: error: interrupted by SIGINT\n"
 
 
 def test_help_names_every_option_and_method(qcompile):

@@ -145,6 +145,7 @@ def test_operator_that_must_stay_in_float(refused, tiny, samples):
         (("--input-shape", "z:1x4"), ("z", "no such input", "x")),
         (("--calib-method", "best"), ("'best'", "min-max, moving-average, percentile, mse")),
         (("--passes", "fold-batchnorm"), ("'fold-batchnorm'", "fold-batch-norm")),
+        (("--passes", "equalize-cross-layer{sweeps=few}"), ("sweeps='few'", "expected int")),
         (("--disable-pass", "inline"), ("'inline'", "canonicalize")),
         (("--stop-after", "inline"), ("--stop-after inline", "canonicalize")),
         (("--dump-ir-after", "inline"), ("--dump-ir-after inline", "canonicalize")),
