@@ -158,8 +158,8 @@ class _Walk:
     def constant(self, value: ir.Value) -> Op | None:
         """A value that no node computes: an initializer."""
         if value.const_value is None:
-            users = ", ".join(repr(name_of(use.node)) for use in value.uses()) or "the graph"
-            raise ModelError(f"value {value.name!r}, needed by {users}, is computed by no node")
+            user = next((f"node {name_of(use.node)!r}" for use in value.uses()), "the graph")
+            raise ModelError(f"value {value.name!r}, needed by {user}, is computed by no node")
         try:
             array = to_array(value.const_value, self.source.folder)
         except UnsupportedError as error:
@@ -262,7 +262,8 @@ def _refusal(node: ir.Node, inputs: Iterable[Op | None], error: QcompilerError) 
     """What was refused; shapes of floats that do not fit are an error of the model at once."""
     if isinstance(error, UnsupportedError):
         return str(error)
-    if dtypes := {x.type.dtype for x in inputs if x is not None} - {FLOAT}:
+    computed = [x for x in inputs if x is not None and not isinstance(x, Constant)]
+    if dtypes := {x.type.dtype for x in computed} - {FLOAT}:
         return f"{node.op_type} of {' and '.join(sorted(dtypes))}"
     problem = str(error).partition(": ")[2]
     raise ShapeError(f"node {name_of(node)!r} ({node.op_type}): {problem}") from None

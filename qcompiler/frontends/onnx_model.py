@@ -243,7 +243,9 @@ def _external(tensor: ir.ExternalTensor, folder: Path | None, dims: tuple[int, .
     dtype = tensor.dtype.numpy()
     count = int(np.prod(dims, dtype=object))
     offset, size = tensor.offset or 0, count * dtype.itemsize
-    if min(offset, *dims, 0) < 0 or tensor.length not in (None, 0, size):
+    if min((offset, *dims)) < 0:
+        raise ModelError(f"{what} has offset {offset}, shape {list(dims)}: expected sizes ≥ 0")
+    if tensor.length not in (None, 0, size):
         raise ModelError(f"{what} has {tensor.length} bytes: {list(dims)} needs {size}")
     if offset + size > path.stat().st_size:
         raise ModelError(

@@ -331,6 +331,25 @@ def test_an_input_shape_that_the_model_cannot_take(builder: Any) -> None:
     refused(ShapeError, model, "'product' (MatMul)", "2x5", input_shapes={"x": [2, 5]})
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ([5], ShapeError),
+        ([4, -1], ShapeError),
+        ([0, 0, 0], ModelError),
+        ([-1, -1], ModelError),
+        ([-2, 3], ModelError),
+    ],
+)
+def test_reshapes_that_do_not_fit(
+    builder: Any, shape: list[int], kind: type[QcompilerError]
+) -> None:
+    b = builder()
+    b.input("x", [2, 3])
+    model = b.model(b.node("Reshape", "x", b.constant("s", np.array(shape)), name="flat"))
+    refused(kind, model, "'flat' (Reshape)")
+
+
 def test_an_empty_input(builder: Any) -> None:
     b = builder()
     b.input("x", [0, 3])

@@ -102,6 +102,17 @@ def test_shape_arithmetic_folds_to_a_reshape(builder: Any, agrees: Any) -> None:
     agrees(model, {"x": RNG.standard_normal((2, 3, 4), np.float32)})
 
 
+def test_shapes_and_sizes_are_constants(builder: Any) -> None:
+    b = builder(opset=15)
+    b.input("x", [2, 3, 4])
+    b.node("Shape", "x", outputs=("all",))
+    b.node("Shape", "x", outputs=("part",), start=-2, end=-1)
+    b.node("Size", "x", outputs=("size",))
+    outputs = import_onnx(b.model("all", "part", "size", dtype=TensorProto.INT64)).outputs
+    values = {name: y.array.tolist() for name, y in outputs.items() if isinstance(y, Constant)}
+    assert values == {"all": [2, 3, 4], "part": [3], "size": 24}
+
+
 def test_nodes_without_an_importer_fold(builder: Any) -> None:
     b = builder(opset=20)
     b.input("x", [2, 3])
