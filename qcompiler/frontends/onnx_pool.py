@@ -15,8 +15,6 @@ _LARGEST_PLANE = 1 << 24  # elements of the table of how many elements each wind
 @importer("MaxPool")
 def max_pool(node: Node) -> Op:
     """The largest element of each window."""
-    if node.integer("storage_order"):
-        raise node.unsupported("storage_order=1")
     x, window = _pooled(node)
     return x.restored(MaxPool(x.op, window))
 

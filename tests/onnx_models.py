@@ -1,8 +1,7 @@
-"""Single-node models, and the comparison of their import with an independent runtime."""
+"""ONNX models for tests of the import, and what is checked of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from qcompiler.errors import QcompilerError
 from qcompiler.frontends.onnx import import_onnx
 from qcompiler.interpret import evaluate
-
-Agreement = Callable[[onnx.ModelProto, dict[str, np.ndarray]], None]
 
 
 @dataclass
@@ -63,11 +61,6 @@ class Builder:
         )
 
 
-@pytest.fixture
-def builder() -> type[Builder]:
-    return Builder
-
-
 def independent(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     """The outputs by ONNX Runtime, or by ONNX's reference where it lacks the operator's form.
 
@@ -100,18 +93,35 @@ def by_onnxruntime(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list
     return session.run(None, feeds)
 
 
-@pytest.fixture
-def agrees() -> Agreement:
-    """A check that the import computes what an independent runtime computes, in shape too."""
+def assert_agrees(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
+    """The import computes what an independent runtime computes, in shape too."""
+    expected = independent(model, feeds)
+    graph = import_onnx(model)
+    found = evaluate(graph, feeds)
+    assert list(found) == [y.name for y in model.graph.output]
+    assert len(expected) == len(found)
+    for reference, (name, value) in zip(expected, found.items(), strict=True):
+        assert value.shape == reference.shape == graph.outputs[name].type.shape
+        np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5)
 
-    def check(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
-        expected = independent(model, feeds)
-        graph = import_onnx(model)
-        found = evaluate(graph, feeds)
-        assert list(found) == [y.name for y in model.graph.output]
-        assert len(expected) == len(found)
-        for reference, (name, value) in zip(expected, found.items(), strict=True):
-            assert value.shape == reference.shape == graph.outputs[name].type.shape
-            np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5)
 
-    return check
+def refused(kind: type[QcompilerError], model: Any, *words: str, **options: Any) -> str:
+    """The message of the error of exactly this class; it is one line and holds all the words."""
+    with pytest.raises(QcompilerError) as caught:
+        import_onnx(model, **options)
+    message = str(caught.value)
+    assert caught.type is kind, message
+    assert "\n" not in message
+    assert len(message) < 700
+    for word in words:
+        assert word in message, message
+    return message
+
+
+def linear(opset: int = 20) -> Builder:
+    """y = x · w, to be damaged."""
+    b = Builder(opset)
+    b.input("x", [2, 3])
+    b.constant("w", np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))
+    b.node("MatMul", "x", "w", outputs=("y",), name="product")
+    return b

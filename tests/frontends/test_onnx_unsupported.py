@@ -1,0 +1,175 @@
+"""Valid models that use what has no importer: all of it is listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import Builder, linear, refused
+
+from qcompiler.errors import (
+    ModelError,
+    UnsupportedError,
+)
+from qcompiler.frontends.onnx import NEWEST, import_onnx
+
+RNG = np.random.default_rng(2)
+DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
+
+
+def test_all_unsupported_operators_are_listed() -> None:
+    b = Builder()
+    hidden = b.input("x", [2, 3])
+    for i in range(9):
+        hidden = b.node("Hardmax", hidden, name=f"h{i}")
+    hidden = b.node("Frobnicate", hidden, domain="com.example", name="f")
+    hidden = b.node("Relu", hidden)
+    b.constant("axes", np.array([0, 0]))
+    flipped = b.node("Slice", "x", "axes", "axes", "", b.constant("s", np.array([-1, 1])), name="s")
+    message = refused(
+        UnsupportedError,
+        b.model(hidden, flipped),
+        "Hardmax ×9 (h0, h1, h2, h3, h4, h5 and 3 more)",
+        "com.example.Frobnicate ×1 (f)",
+        "Slice with a negative step ×1 (s)",
+    )
+    assert "Relu" not in message
+
+
+def test_what_follows_a_refused_node_is_still_understood() -> None:
+    b = Builder()
+    b.input("x", [2, 3])
+    hidden = b.node("Hardmax", "x", name="h")
+    target = b.node("Concat", b.node("Shape", hidden), b.constant("one", np.array([1])), axis=0)
+    reshaped = b.node("Reshape", hidden, b.node("Abs", target))
+    model = b.model(b.node("Det", b.node("Conv", reshaped, b.constant("w", np.ones((1, 3, 1))))))
+    message = refused(UnsupportedError, model, "Hardmax ×1 (h)")
+    assert "Abs" not in message
+
+
+def test_quantized_models() -> None:
+    b = Builder()
+    b.input("x", [2, 3])
+    b.constant("scale", np.float32(0.1))
+    b.constant("zero", np.uint8(0))
+    codes = b.node("QuantizeLinear", "x", "scale", "zero", name="q")
+    model = b.model(b.node("DequantizeLinear", codes, "scale", "zero", name="dq"))
+    refused(UnsupportedError, model, "quantized already", "float model", "QuantizeLinear ×1 (q)")
+
+
+def test_loops_and_computed_branches() -> None:
+    b = Builder()
+    b.input("x", [2])
+    b.input("c", [], TensorProto.BOOL)
+    outputs = [helper.make_tensor_value_info("o", TensorProto.FLOAT, [2])]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["o"])], "g", [], outputs)
+    b.node("If", "c", outputs=("y",), name="choice", then_branch=graph, else_branch=graph)
+    refused(UnsupportedError, b.model("y"), "If with computed condition ×1 (choice)")
+    b = Builder()
+    inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+    ]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"])],
+        "g",
+        inputs,
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, [])],
+    )
+    b.input("x", [2])
+    count = b.constant("count", np.array(3))
+    b.node("Loop", count, "", "x", outputs=("y",), name="loop", body=body)
+    refused(UnsupportedError, b.model("y"), "Loop ×1 (loop)")
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes", "words"),
+    [
+        ("Pad", {"mode": "reflect"}, "Pad with mode=reflect"),
+        ("Pad", {"mode": "edge"}, "Pad with mode=edge"),
+        ("Pad", {"mode": "wrap"}, "Pad with mode=wrap"),
+        ("Resize", {"mode": "linear"}, "Resize with mode=linear"),
+        ("Resize", {"nearest_mode": "ceil"}, "Resize with coordinates by half_pixel and ceil"),
+    ],
+)
+def test_forms_that_are_not_supported(op_type: str, attributes: dict[str, str], words: str) -> None:
+    b = Builder()
+    b.input("x", [1, 1, 2, 2])
+    scales = b.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    operand = [b.constant("pads", np.array([0, 0, 1, 1] * 2))] if op_type == "Pad" else ["", scales]
+    b.node(op_type, "x", *operand, outputs=("y",), name="culprit", **attributes)
+    refused(UnsupportedError, b.model("y"), words, "(culprit)")
+
+
+def test_padding_beyond_the_kernel_is_not_supported() -> None:
+    b = Builder()
+    b.input("x", [1, 1, 8])
+    window: dict[str, Any] = {"kernel_shape": [2], "dilations": [6], "strides": [3], "ceil_mode": 1}
+    b.node("MaxPool", "x", outputs=("y",), name="pool", **window)
+    refused(UnsupportedError, b.model("y"), "padding beyond the kernel size ×1 (pool)")
+
+
+def test_training_is_not_supported() -> None:
+    b = Builder()
+    b.input("x", [2, 3])
+    parameters = [b.constant(f"p{i}", np.ones(3, np.float32)) for i in range(4)]
+    outputs = ("y", "mean", "variance")
+    b.node("BatchNormalization", "x", *parameters, outputs=outputs, training_mode=1, name="bn")
+    refused(UnsupportedError, b.model("y"), "training_mode", "(bn)")
+    b = Builder()
+    b.input("x", [2, 3])
+    training = b.constant("training", np.array(True))
+    b.node("Dropout", "x", "", training, outputs=("y",), name="drop")
+    refused(UnsupportedError, b.model("y"), "training_mode", "(drop)")
+
+
+def test_unsupported_outputs_of_supported_operators() -> None:
+    b = Builder()
+    b.input("x", [1, 1, 4, 4])
+    b.node("MaxPool", "x", outputs=("y", "indices"), kernel_shape=[2, 2], name="pool")
+    assert import_onnx(b.model("y")).outputs["y"].type.shape == (1, 1, 3, 3)
+    refused(UnsupportedError, b.model("y", "indices"), "MaxPool with output 1 ×1 (pool)")
+
+
+def test_operands_of_other_types() -> None:
+    b = Builder()
+    b.input("x", [2, 3], TensorProto.INT64)
+    refused(UnsupportedError, b.model(b.node("Abs", "x", name="a")), "Abs of int64 ×1 (a)")
+
+
+@pytest.mark.parametrize("opset", [1, 6, NEWEST + 1, 99])
+def test_opsets_out_of_range(opset: int) -> None:
+    model = linear(opset=opset).model("y")
+    refused(UnsupportedError, model, f"opset {opset}", "expected 7 to", "version_converter")
+
+
+def test_a_model_without_an_opset() -> None:
+    model = linear().model("y")
+    del model.opset_import[:]
+    refused(ModelError, model, "no opset")
+
+
+@pytest.mark.parametrize(
+    ("type_proto", "words"),
+    [
+        (
+            helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [2])),
+            "SequenceType",
+        ),
+        (
+            helper.make_optional_type_proto(helper.make_tensor_type_proto(1, [2])),
+            "OptionalType",
+        ),
+        (helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, [2])), "map_type"),
+        (helper.make_sparse_tensor_type_proto(1, [2]), "SparseTensorType"),
+        (helper.make_tensor_type_proto(TensorProto.STRING, [2]), "string"),
+        (helper.make_tensor_type_proto(TensorProto.FLOAT8E4M3FN, [2]), "float8e4m3fn"),
+    ],
+)
+def test_inputs_that_are_no_tensors_of_numbers(type_proto: onnx.TypeProto, words: str) -> None:
+    b = linear()
+    b.inputs.append(helper.make_value_info("odd", type_proto))
+    refused(UnsupportedError, b.model("y"), "input 'odd'", words)
