@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,6 @@ from qcompiler.errors import (
     ModelError,
     ShapeError,
 )
-
-RNG = np.random.default_rng(2)
-DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
 
 
 def test_a_graph_without_outputs() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
@@ -21,7 +20,6 @@ from qcompiler.errors import (
 )
 from qcompiler.frontends.onnx import import_onnx
 
-RNG = np.random.default_rng(2)
 DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,6 @@ from qcompiler.errors import (
     UsageError,
 )
 from qcompiler.frontends.onnx import import_onnx
-
-RNG = np.random.default_rng(2)
-DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
 
 
 def test_open_dimensions_are_all_named() -> None:

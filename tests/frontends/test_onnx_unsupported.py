@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,9 +15,6 @@ from qcompiler.errors import (
     UnsupportedError,
 )
 from qcompiler.frontends.onnx import NEWEST, import_onnx
-
-RNG = np.random.default_rng(2)
-DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
 
 
 def test_all_unsupported_operators_are_listed() -> None:
