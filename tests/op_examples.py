@@ -12,6 +12,8 @@ from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.ops import (
     Abs,
     Add,
+    And,
+    Average,
     AveragePool,
     BatchNormalization,
     Cast,
@@ -22,12 +24,15 @@ from qcompiler.ops import (
     Dequantize,
     Div,
     Elu,
+    Equal,
     Erf,
     Exp,
     Expand,
+    Exponentials,
     Floor,
     FloorDiv,
     Fused,
+    Gather,
     GreaterEqual,
     HardSigmoid,
     HardSwish,
@@ -41,8 +46,13 @@ from qcompiler.ops import (
     MaxPool,
     Minimum,
     Mul,
+    Normalize,
+    NormalizeInteger,
+    Not,
     Pad,
     Quantize,
+    Reciprocal,
+    ReduceMax,
     ReduceMean,
     ReduceSum,
     Relu,
@@ -80,6 +90,12 @@ def _arithmetic() -> Iterator[Op]:
         yield cls(f32(2, 3), f32(2, 3))
         yield cls(given("int64", 2, 1, 4), given("int64", 3, 1))
         yield cls(given("int32", 5), Constant(np.array(-7, np.int32)))
+    yield Equal(given("int64", 600, low=-2, high=2), given("int64", 600, low=-2, high=2))
+    yield Equal(given("int16", 2, 1, 4, low=0, high=1), given("int16", 3, 1, low=0, high=1))
+    yield And(given("bool", 2, 1, 4), given("bool", 3, 1))
+    yield And(given("bool", 9), given("bool", 9))
+    yield Not(given("bool", 9))
+    yield Not(given("bool", 2, 3))
     for cls in (Minimum, Maximum, GreaterEqual):
         yield cls(far_apart(600), far_apart(600))
         yield cls(given("int16", 2, 1, 4), given("int16", 3, 1))
@@ -177,6 +193,9 @@ def _integer() -> Iterator[Op]:
     for dtype, axes in (("int8", (1,)), ("uint16", (0, 2)), ("int16", (2,))):
         yield ReduceSum(given(dtype, 2, 3, 40), axes)
     yield ReduceSum(codes("int24", 2, 3, 40), (2,))
+    yield ReduceSum(given("int16", 2, 3, 40), (1, 2), "int64")
+    yield ReduceMax(given("int32", 2, 3, 40), (2,))
+    yield ReduceMax(given("int32", 2, 3, 4), (0, 1))
     yield Lookup(given("int32", 2, 30, low=0, high=255), constant("int8", 256))
     yield Lookup(given("int32", 30, low=0, high=8), given("int16", 9))
 
@@ -190,6 +209,9 @@ def _movement() -> Iterator[Op]:
         yield Pad(x[3], (0, 1, 0), (2, 0, 3), 5)
         yield Expand(given(dtype, 3, 1), (2, 3, 4))
         yield Concat((x[4], given(dtype, 2, 1, 4), x[5]), 1)
+    for dtype in ("int8", "int16", FLOAT):
+        yield Gather(given(dtype, 9, 4), given("int64", 2, 3, low=0, high=8))
+        yield Gather(constant(dtype, 9, 2, 2), given("int32", 30, low=-20, high=20))
     yield Pad(codes("uint8", 1, 2, 3, 3, zero=128), (0, 0, 1, 1), (0, 0, 1, 1), 128)
     yield Reshape(given("int8"), (1, 1))
     yield Expand(given("int8"), (2, 2))
@@ -232,6 +254,35 @@ def _requantize() -> Iterator[Op]:
         yield Table(given(dtype, 3, 100), constant(result, 256, seed=3), meaning)
 
 
+def _normalizations() -> Iterator[Op]:
+    for dtype, low, high in (("int16", None, None), ("int16", -3, 4), ("uint8", None, None)):
+        for center, epsilon in ((True, 0.0), (True, 1e-3), (False, 70.0)):
+            x = given(dtype, 4, 48, low=low, high=high)
+            yield NormalizeInteger(x, (1,), epsilon, center)
+    yield NormalizeInteger(given("int8", 2, 3, 4, 5), (2, 3), 0.5)
+    yield NormalizeInteger(given("int16", 2, 4096), (1,), 0.5)  # drops bits
+    yield NormalizeInteger(given("int16", 9, 1), (1,), 0.0)
+    yield Normalize(f32(2, 3, 16), (2,), 1e-5)
+    yield Normalize(f32(2, 3, 16), (1, 2), 1e-5, center=False)
+
+
+def _softmax() -> Iterator[Op]:
+    shrinking = np.exp((np.arange(256) - 255) * 0.05)
+    narrow = Constant(np.round(shrinking * 255).astype(np.uint8))
+    wide = Constant(np.round(shrinking * 32767).astype(np.int16))
+    yield Exponentials(given("uint8", 2, 3, 20), narrow, 2)
+    yield Exponentials(given("int8", 2, 30, 4), wide, 1)
+    yield Exponentials(given("uint8", 2, 3, 20), narrow, 2, given("bool", 2, 1, 20))
+    yield Exponentials(given("int8", 2, 3, 20), narrow, 2, given("bool", 20))
+    yield Reciprocal(given("int32", 40, low=0, high=50_000))
+    yield Reciprocal(given("int32", 3, 40, 1, low=0))
+    weighted = given("int32", 3, 9, low=-128 * 1000, high=128 * 1000)
+    yield Average(weighted, given("int64", 3, 1, low=0, high=2**46 // 1000))
+    yield Average(given("int32", 9, low=0, high=255), given("int64", low=1, high=2**46 // 255))
+    yield Softmax(f32(2, 3, 4), 2, given("bool", 3, 4))
+    yield Softmax(f32(2, 3, 4, low=-50, high=50), 1, given("bool", 2, 1, 1))
+
+
 def _region(build: Callable[..., Op], *types: TensorType) -> Graph:
     inputs = tuple(Input(t, name=f"r{i}") for i, t in enumerate(types))
     return Graph(inputs, {"y": build(*inputs)}, "region")
@@ -258,7 +309,8 @@ def _regions() -> Iterator[Op]:
 def examples() -> list[Example]:
     """At least two examples of every op of `qcompiler.ops`."""
     families = (
-        _arithmetic, _functions, _real, _integer, _movement, _quantized, _requantize, _regions
+        _arithmetic, _functions, _real, _integer, _movement, _quantized, _requantize,
+        _normalizations, _softmax, _regions,
     )  # fmt: skip
     counts: dict[str, int] = {}
     found = []

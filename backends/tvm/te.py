@@ -34,9 +34,12 @@ __all__ = [
     "floordiv",
     "if_then_else",
     "intrinsic",
+    "load",
+    "logical_not",
     "matmul",
     "max",
     "max_pool",
+    "maximum",
     "min",
     "reduce",
     "select",
@@ -46,6 +49,8 @@ __all__ = [
 
 compute = te.compute
 sum = te.sum
+maximum = te.max
+logical_not = tirx.Not
 min = tirx.min
 max = tirx.max
 select = tirx.Select

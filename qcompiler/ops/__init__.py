@@ -2,24 +2,28 @@
 
 from qcompiler.ops.arithmetic import (
     Add,
+    And,
     Binary,
     Cast,
     Clip,
     Div,
     Elementwise,
+    Equal,
     Floor,
     FloorDiv,
     GreaterEqual,
     Maximum,
     Minimum,
     Mul,
+    Not,
     Select,
     ShiftRight,
     Sub,
     scalar,
 )
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
-from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceSum
+from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceMax, ReduceSum
+from qcompiler.ops.normalization import Normalize, NormalizeInteger
 from qcompiler.ops.pool import MaxPool
 from qcompiler.ops.quant import Dequantize, Quantize
 from qcompiler.ops.real import (
@@ -32,7 +36,8 @@ from qcompiler.ops.real import (
     Softmax,
 )
 from qcompiler.ops.requantize import Requantize, Table
-from qcompiler.ops.shape import Concat, Expand, Movement, Pad, Reshape, Slice, Transpose
+from qcompiler.ops.shape import Concat, Expand, Gather, Movement, Pad, Reshape, Slice, Transpose
+from qcompiler.ops.softmax import Average, Exponentials, Reciprocal
 from qcompiler.ops.unary import (
     Abs,
     Elu,
@@ -53,6 +58,8 @@ from qcompiler.ops.window import Window
 __all__ = [
     "Abs",
     "Add",
+    "And",
+    "Average",
     "AveragePool",
     "BatchNormalization",
     "Binary",
@@ -66,12 +73,15 @@ __all__ = [
     "Div",
     "Elementwise",
     "Elu",
+    "Equal",
     "Erf",
     "Exp",
     "Expand",
+    "Exponentials",
     "Floor",
     "FloorDiv",
     "Fused",
+    "Gather",
     "GreaterEqual",
     "HardSigmoid",
     "HardSwish",
@@ -86,9 +96,14 @@ __all__ = [
     "Minimum",
     "Movement",
     "Mul",
+    "Normalize",
+    "NormalizeInteger",
+    "Not",
     "Pad",
     "Quantize",
     "Real",
+    "Reciprocal",
+    "ReduceMax",
     "ReduceMean",
     "ReduceSum",
     "Relu",

@@ -202,6 +202,68 @@ class GreaterEqual(Binary):
 
 
 @op
+class Equal(Binary):
+    """a = b of numbers, as bool."""
+
+    def infer(self) -> TensorType:
+        return dataclasses.replace(super().infer(), dtype="bool")
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a == b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return a.equal(b)
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        dtype, wide = self.a.type.dtype, o.widened_dtype(self.a.type.dtype)
+        if wide != dtype:
+            a, b = (o.op("Cast", v, to=o.dtype(wide)) for v in (a, b))
+        return o.op("Equal", a, b)
+
+
+@op
+class And(Elementwise):
+    """Both of two bools."""
+
+    a: Op
+    b: Op
+
+    def infer(self) -> TensorType:
+        for x in self.operands:
+            self.expect(x.type.dtype == "bool", "bool operands", x.type)
+        return TensorType("bool", broadcast(*(x.type for x in self.operands)))
+
+    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a & b
+
+    def scalar(self, t: Any, a: Any, b: Any) -> Any:
+        return t.all([a, b])
+
+    def onnx(self, o: Any, a: Any, b: Any) -> Any:
+        return o.op("And", a, b)
+
+
+@op
+class Not(Elementwise):
+    """The opposite of a bool."""
+
+    x: Op
+
+    def infer(self) -> TensorType:
+        self.expect(self.x.type.dtype == "bool", "a bool operand", self.x.type)
+        return TensorType("bool", self.x.type.shape)
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        return ~x
+
+    def scalar(self, t: Any, x: Any) -> Any:
+        return t.logical_not(x)
+
+    def onnx(self, o: Any, x: Any) -> Any:
+        return o.op("Not", x)
+
+
+@op
 class Select(Elementwise):
     """a where the condition holds, else b."""
 

@@ -205,30 +205,64 @@ def expect_axes(node: Op, axes: tuple[int, ...], x: TensorType) -> None:
 
 @op
 class ReduceSum(Op):
-    """The int32 sum over axes, which stay with size 1."""
+    """The sum over axes, which stay with size 1, in an integer that is proved not to overflow.
+
+    Attributes:
+        x: Integers.
+        axes: Axes to sum over.
+        dtype: "int32" or "int64".
+        bound: The largest |sum|, where whoever builds the op knows better than its type tells.
+    """
+
+    x: Op
+    axes: tuple[int, ...]
+    dtype: str = "int32"
+    bound: int | None = None
+
+    def infer(self) -> TensorType:
+        x = self.x.type
+        self.expect(x.is_integer, "integers", x)
+        self.expect(self.dtype in ("int32", "int64"), "int32 or int64", self.dtype)
+        expect_axes(self, self.axes, x)
+        count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
+        largest = count * x.magnitude() if self.bound is None else self.bound
+        limit = int(np.iinfo(self.dtype).max)
+        self.expect(largest <= limit, f"sums within {self.dtype}", f"sums up to {largest}")
+        shape = tuple(1 if i in self.axes else d for i, d in enumerate(x.shape))
+        return TensorType(self.dtype, shape)
+
+    def numpy(self, x: np.ndarray) -> np.ndarray:
+        return x.sum(self.axes, dtype=self.dtype, keepdims=True)
+
+    def te(self, t: Any, x: Any) -> Any:
+        return t.reduce(t.sum, self, x, self.dtype)
+
+    def onnx(self, o: Any, x: Any) -> Any:
+        wide = o.op("Cast", x, to=o.dtype(self.dtype))
+        return o.op("ReduceSum", wide, o.constant(np.array(self.axes, np.int64)), keepdims=1)
+
+
+@op
+class ReduceMax(Op):
+    """The largest int32 along axes, which stay with size 1."""
 
     x: Op
     axes: tuple[int, ...]
 
     def infer(self) -> TensorType:
         x = self.x.type
-        self.expect(x.is_integer, "integers", x)
+        self.expect(x.dtype == "int32", "int32", x)
         expect_axes(self, self.axes, x)
-        count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
-        largest = count * x.magnitude()
-        self.expect(largest <= INT32_MAX, "sums within int32", f"sums up to {largest}")
-        shape = tuple(1 if i in self.axes else d for i, d in enumerate(x.shape))
-        return TensorType("int32", shape)
+        return TensorType("int32", tuple(1 if i in self.axes else d for i, d in enumerate(x.shape)))
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
-        return x.sum(self.axes, dtype=np.int32, keepdims=True)
+        return x.max(self.axes, keepdims=True)
 
     def te(self, t: Any, x: Any) -> Any:
-        return t.reduce(t.sum, self, x, "int32")
+        return t.reduce(t.maximum, self, x, "int32")
 
     def onnx(self, o: Any, x: Any) -> Any:
-        wide = o.op("Cast", x, to=o.dtype("int32"))
-        return o.op("ReduceSum", wide, o.constant(np.array(self.axes, np.int64)), keepdims=1)
+        return o.op("ReduceMax", x, o.constant(np.array(self.axes, np.int64)), keepdims=1)
 
 
 @op

@@ -9,7 +9,9 @@ import numpy as np
 from qcompiler.graph import Op, op
 from qcompiler.ops.integer import expect_axes, matmul_shape
 from qcompiler.ops.window import Window, convolve
-from qcompiler.types import FLOAT, TensorType
+from qcompiler.types import FLOAT, TensorType, broadcast
+
+LOWEST = float(np.finfo(np.float32).min)
 
 
 @op
@@ -220,21 +222,52 @@ class AveragePool(Real):
 
 @op
 class Softmax(Real):
-    """exp(x − max) / Σ exp(x − max) along an axis."""
+    """exp(x − max) / Σ exp(x − max) along an axis, over the elements that a mask keeps.
+
+    Attributes:
+        x: float32.
+        axis: The axis of one distribution.
+        mask: bool, broadcastable to x, or None; false gives probability exactly 0, and a row
+            without any true is all zeros.
+    """
 
     x: Op
     axis: int
+    mask: Op | None = None
 
-    def shape_of_result(self) -> tuple[int, ...]:
-        self.expect(0 <= self.axis < self.x.type.rank, "an axis of x", self.axis)
-        return self.x.type.shape
+    def infer(self) -> TensorType:
+        x = self.x.type
+        self.expect(x.dtype == FLOAT, "a float32 operand", x)
+        self.expect(0 <= self.axis < x.rank, "an axis of x", self.axis)
+        if self.mask is not None:
+            fits = self.mask.type.dtype == "bool" and broadcast(x, self.mask.type) == x.shape
+            self.expect(fits, f"a bool mask that fits {x}", self.mask.type)
+        return TensorType(FLOAT, x.shape)
 
-    def numpy(self, x: np.ndarray) -> np.ndarray:
-        exponentials = np.exp(x - x.max(self.axis, keepdims=True))
-        return exponentials / exponentials.sum(self.axis, keepdims=True)
+    def numpy(self, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        kept = x if mask is None else np.where(mask, x, np.float32(LOWEST))
+        exponentials = np.exp(kept - kept.max(self.axis, keepdims=True))
+        if mask is not None:
+            exponentials = np.where(mask, exponentials, np.float32(0))
+        total = exponentials.sum(self.axis, keepdims=True)
+        return exponentials / np.where(total == 0, np.float32(1), total)
 
-    def te(self, t: Any, x: Any) -> Any:
-        return t.topi.nn.softmax(x, self.axis)
+    def te(self, t: Any, x: Any, mask: Any = None) -> Any:
+        if mask is None:
+            return t.topi.nn.softmax(x, self.axis)
+        kept = t.compute(
+            self.type.shape,
+            lambda *i: t.select(t.load(mask, i), x(*i), t.const(LOWEST, FLOAT)),
+        )
+        result = t.topi.nn.softmax(kept, self.axis)
+        return t.compute(
+            self.type.shape,
+            lambda *i: t.select(t.load(mask, i), result(*i), t.const(0, FLOAT)),
+        )
 
-    def onnx(self, o: Any, x: Any) -> Any:
-        return o.op("Softmax", x, axis=self.axis)
+    def onnx(self, o: Any, x: Any, mask: Any = None) -> Any:
+        if mask is None:
+            return o.op("Softmax", x, axis=self.axis)
+        lowest, zero = (o.constant(np.array(v, np.float32)) for v in (LOWEST, 0))
+        result = o.op("Softmax", o.op("Where", mask, x, lowest), axis=self.axis)
+        return o.op("Where", mask, result, zero)

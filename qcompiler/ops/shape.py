@@ -239,3 +239,48 @@ class Concat(Op):
 
     def onnx(self, o: Any, *inputs: Any) -> Any:
         return o.op("Concat", *inputs, axis=self.axis)
+
+
+@op
+class Gather(Op):
+    """Rows of a table: result[i…] = table[indices[i…]], as in an embedding.
+
+    Indices outside the table are moved to its nearest row, so that no input can read elsewhere.
+
+    Attributes:
+        table: [rows, ...], any dtype.
+        indices: int32 or int64, any shape.
+    """
+
+    table: Op
+    indices: Op
+
+    def infer(self) -> TensorType:
+        table, indices = self.table.type, self.indices.type
+        self.expect(indices.dtype in ("int32", "int64"), "int32 or int64 indices", indices)
+        self.expect(table.rank >= 1 and table.shape[0] > 0, "a table with rows", table)
+        self.expect(table.dtype != "bool", "a table of numbers", table)
+        q = table.quantization
+        self.expect(q is None or q.axis is None, "one scale per table", table)
+        return table.with_shape((*indices.shape, *table.shape[1:]))
+
+    def numpy(self, table: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        return table[np.clip(indices, 0, len(table) - 1)]
+
+    def te(self, t: Any, table: Any, indices: Any) -> Any:
+        rank, dtype = self.indices.type.rank, self.indices.type.dtype
+        last = t.const(self.table.type.shape[0] - 1, dtype)
+
+        def element(*index: Any) -> Any:
+            row = t.max(t.min(indices(*index[:rank]), last), t.const(0, dtype))
+            return table(row, *index[rank:])
+
+        return t.compute(self.type.shape, element)
+
+    def onnx(self, o: Any, table: Any, indices: Any) -> Any:
+        wide = o.op("Cast", indices, to=o.dtype("int64"))
+        zero, last = (o.constant(np.array(v, np.int64)) for v in (0, self.table.type.shape[0] - 1))
+        # Where and comparisons: ONNX Runtime's int64 Clip is wrong in some versions.
+        kept = o.op("Where", o.op("Less", wide, zero), zero, wide)
+        kept = o.op("Where", o.op("Greater", kept, last), last, kept)
+        return o.op("Gather", table, kept, axis=0)
