@@ -10,22 +10,29 @@ from qcompiler import fixed_point
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
+    Average,
     AveragePool,
     Cast,
     Conv,
     ConvInteger,
     Dequantize,
+    Exponentials,
     MatMul,
     MatMulInteger,
     Mul,
+    Normalize,
+    NormalizeInteger,
     Pad,
+    Reciprocal,
     ReduceMean,
     ReduceSum,
+    Softmax,
     Sub,
     Window,
     scalar,
 )
 from qcompiler.ops.integer import INT32_MAX
+from qcompiler.ops.softmax import AVERAGE_BITS
 from qcompiler.types import Quantization
 
 Term = tuple[Op, np.ndarray]
@@ -81,6 +88,14 @@ def affine(value: Op) -> Affine | None:
             return _mean(value, x, axes)
         case AveragePool(Dequantize(x), window):
             return _average(value, x, window)
+        case Normalize(Dequantize(x), axes, epsilon, center):
+            return _normalize(x, axes, epsilon, center)
+        case MatMul(Softmax(Dequantize(x), axis, mask), Dequantize(v), None) if (
+            axis == x.type.rank - 1
+        ):
+            return _attend(x, v, mask)
+        case Softmax(Dequantize(x), axis, mask):
+            return _softmax(x, axis, mask)
     return None
 
 
@@ -189,3 +204,47 @@ def _average(value: AveragePool, x: Op, window: Window) -> Affine | None:
     total = ConvInteger(x, ones, None, window, channels)
     factor = q.scale[0] / value.counts().astype(np.float64)
     return Affine(((total, factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
+
+
+def _normalize(x: Op, axes: tuple[int, ...], epsilon: float, center: bool) -> Affine | None:
+    q = _quantization(x)
+    if q.axis is not None or q.bounds.bits > 16:
+        return None
+    if not center and q.zero_point[0]:
+        return None
+    normal = NormalizeInteger(x, axes, epsilon / q.scale[0] ** 2, center)
+    return Affine(((normal, np.asarray(normal.quantization.scale[0])),), np.asarray(0.0))
+
+
+def _exponentials(x: Op, axis: int, mask: Op | None, dtype: str) -> Exponentials | None:
+    """exp(s·(q − max q)) by table; the largest code stands for 1."""
+    if not _is_8_bit(x):
+        return None
+    differences = np.arange(256) - 255
+    largest = np.iinfo(dtype).max
+    reals = np.exp(_quantization(x).scale[0] * differences) * largest
+    values = Constant(fixed_point.round_half_up(reals).astype(dtype))
+    return Exponentials(x, values, axis, mask)
+
+
+def _attend(x: Op, v: Op, mask: Op | None) -> Affine | None:
+    """softmax(x) @ v with unnormalised weights, each row divided by its sum afterwards."""
+    q, axis = _quantization(v), x.type.rank - 1
+    weights = _exponentials(x, axis, mask, "uint8")
+    if weights is None or v.type.dtype != "int8" or any(q.zero_point):
+        return None
+    if q.axis not in (None, v.type.rank - 1):
+        return None
+    reciprocal = Reciprocal(ReduceSum(weights, (axis,)))
+    average = Average(MatMulInteger(weights, v), reciprocal)
+    factors = q.scales(v.type.rank).reshape(-1) * 2.0**-AVERAGE_BITS
+    return Affine(((average, factors if q.axis is not None else factors[0]),), np.asarray(0.0))
+
+
+def _softmax(x: Op, axis: int, mask: Op | None) -> Affine | None:
+    """Probabilities of 15-bit exponentials."""
+    weights = _exponentials(x, axis, mask, "int16")
+    if weights is None:
+        return None
+    average = Average(Cast(weights, "int32"), Reciprocal(ReduceSum(weights, (axis,))))
+    return Affine(((average, np.asarray(2.0**-AVERAGE_BITS)),), np.asarray(0.0))

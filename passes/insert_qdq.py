@@ -25,9 +25,11 @@ from qcompiler.ops import (
     MaxPool,
     Movement,
     Mul,
+    Normalize,
     Quantize,
     ReduceMean,
     Relu,
+    Softmax,
     Sub,
 )
 from qcompiler.passes.base import Pass, Preserves
@@ -64,7 +66,7 @@ class Need(IntEnum):
 
 
 PRODUCTS = (Conv, MatMul)
-LINEAR = (Conv, MatMul, AveragePool, ReduceMean, Add, Sub, Mul)
+LINEAR = (Conv, MatMul, AveragePool, ReduceMean, Normalize, Add, Sub, Mul)
 """Ops whose real result is a linear combination of accumulators: it need not be rounded before a
 clamp, a factor or a term behind it."""
 MAX_TERMS = 4
@@ -125,8 +127,10 @@ class _Inserter:
         if self.config.skips(user):
             return {Need.EXACT}
         match user:
-            case Conv() | MatMul() | Map() | AveragePool() | MaxPool() | ReduceMean():
+            case Conv() | MatMul() | Map() | AveragePool() | MaxPool() | ReduceMean() | Softmax():
                 return {Need.NARROW}
+            case Normalize():
+                return {Need.WIDE}
             case Add(_, Constant()) | Mul(_, Constant()) | Relu() | Clip():
                 return needs
             case Add() | Sub():
@@ -146,7 +150,11 @@ class _Inserter:
         for node in self.graph.ops:
             accumulators[node] = int(isinstance(node, PRODUCTS))
             terms[node] = int(not isinstance(node, Constant))
-            if not isinstance(node, (Add, Sub, Mul, Relu, Clip)) or self.config.skips(node):
+            if self.config.skips(node):
+                continue
+            if isinstance(node, MatMul) and self._is_attention(node):
+                found.add(node.a)
+            if not isinstance(node, (Add, Sub, Mul, Relu, Clip)):
                 continue
             values = [x for x in node.operands if not isinstance(x, Constant)]
             terms[node] = len(values)
@@ -171,6 +179,18 @@ class _Inserter:
             and not self.graph.is_output(x)
             and not self.config.skips(x)
             and sum(y is x for y in self.graph.users[x][0].operands) == 1
+        )
+
+    def _is_attention(self, node: MatMul) -> bool:
+        """softmax(x) @ v along the last axis: the weights are never normalised."""
+        return (
+            isinstance(node.a, Softmax)
+            and node.a.axis == node.a.type.rank - 1
+            and node.bias is None
+            and not isinstance(node.b, Constant)
+            and len(self.graph.users[node.a]) == 1
+            and not self.graph.is_output(node.a)
+            and not self.config.skips(node.a)
         )
 
     def is_rounded(self, node: Op) -> bool:
@@ -198,14 +218,21 @@ class _Inserter:
             Need.WIDE: config.residuals,
             Need.EXACT: config.outputs,
         }[need]
-        if need is Need.NARROW and self._is_right_factor(node):
+        if need is Need.NARROW and node in self.factors:
             storage = "int8"
         low, high = self.ranges.range(self.graph.names[node], storage, config.method)
         return affine_quantization(low, high, storage)
 
-    def _is_right_factor(self, node: Op) -> bool:
-        products = [u for u in self.graph.users[node] if isinstance(u, MatMul)]
-        return any(not isinstance(u.b, Constant) for u in products)
+    @cached_property
+    def factors(self) -> frozenset[Op]:
+        """Values that are multiplied with values: signed and symmetric, without zero points."""
+        found: set[Op] = set()
+        for node in reversed(self.graph.ops):
+            if isinstance(node, MatMul) and not isinstance(node.b, Constant):
+                found |= {node.a, node.b}
+            if isinstance(node, (Movement, Concat)) and node in found:
+                found |= set(node.operands)
+        return frozenset(x for x in found if not isinstance(x, Softmax))
 
     def result(self) -> Graph:
         """Rebuild the graph, operands first."""

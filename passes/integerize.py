@@ -15,6 +15,7 @@ from qcompiler.ops import (
     Clip,
     Concat,
     Dequantize,
+    Gather,
     Map,
     MaxPool,
     Movement,
@@ -26,7 +27,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
-from qcompiler.types import Quantization
+from qcompiler.types import Quantization, TensorType
 
 MAGNITUDE_LIMIT = 1 << 62
 
@@ -63,8 +64,11 @@ class Integerize(RewritePass):
 
 
 def same_codes(node: Op) -> Op | None:
-    """quantize(dequantize(q)) of one quantization → q."""
+    """quantize(dequantize(q)) of one quantization → q; of a constant → its codes."""
     match node:
+        case Quantize(Constant(array=array), quantization):
+            codes = fixed_point.quantize(array, quantization)
+            return Constant(codes, TensorType(str(codes.dtype), codes.shape, quantization))
         case Quantize(Dequantize(q), quantization) if q.type.quantization == quantization:
             return q
     return None
@@ -82,6 +86,12 @@ def move_codes(node: Op) -> Op | None:
             q.type.quantization == quantization
         ):
             return move.with_operands((q,))
+        case Quantize(Gather(Constant(array=table), indices), quantization) if (
+            quantization.axis is None
+        ):
+            codes = fixed_point.quantize(table, quantization)
+            kind = TensorType(str(codes.dtype), codes.shape, quantization)
+            return Gather(Constant(codes, kind), indices)
         case Quantize(Concat(inputs) as concat, quantization):
             codes = [x.x for x in inputs if isinstance(x, Dequantize)]
             if len(codes) == len(inputs) and all(
