@@ -24,8 +24,10 @@ from qcompiler.errors import (
     UnsupportedError,
 )
 from qcompiler.frontends import (  # noqa: F401
+    onnx_activation,
     onnx_elementwise,
     onnx_linear,
+    onnx_normalization,
     onnx_pool,
     onnx_reshape,
     onnx_resize,

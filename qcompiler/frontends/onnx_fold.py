@@ -45,6 +45,11 @@ def fold(node: Op) -> Op:
     return Constant(array, name=node.name)
 
 
+def simplified(op: Op) -> Op:
+    """The op, or its value if all its operands are constants."""
+    return fold(op) if all(isinstance(x, Constant) for x in op.operands) else op
+
+
 def infer(
     node: ir.Node, schema: OpSchema, opset: int, inputs: Sequence[Op | None]
 ) -> list[TensorType | None]:

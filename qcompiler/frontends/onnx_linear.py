@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from qcompiler.frontends.onnx_fold import fold
+from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_windows import plane, sliding_window
-from qcompiler.graph import Constant, Op
+from qcompiler.graph import Op
 from qcompiler.ops import (
     Add,
     BatchNormalization,
@@ -20,11 +20,6 @@ from qcompiler.ops import (
     scalar,
 )
 from qcompiler.types import FLOAT
-
-
-def simplified(op: Op) -> Op:
-    """The op, or its value if all its operands are constants."""
-    return fold(op) if all(isinstance(x, Constant) for x in op.operands) else op
 
 
 @importer("Conv")

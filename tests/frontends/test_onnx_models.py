@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(1)
 REAL = [
     ROOT / "models/digits/cnn.onnx",
+    ROOT / "models/digits/vit.onnx",
     ROOT / "../shared/data/resnet20_cifar10/model.onnx",
     ROOT / "../shared/data/mobilenet_v1_025_imagenet/model.onnx",
+    ROOT / "../shared/data/vit_tiny_tinyimagenet/model.onnx",
 ]
 
 

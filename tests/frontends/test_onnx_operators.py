@@ -24,6 +24,9 @@ case("LeakyRelu", f(5), alpha=0.2)
 case("LeakyRelu", f(5))
 case("HardSigmoid", 4 * f(9), alpha=0.3, beta=0.4)
 case("HardSigmoid", 4 * f(9))
+for _form in ("none", "tanh"):
+    case("Gelu", 3 * f(2, 9), approximate=_form)
+case("Gelu", 3 * f(9))
 for _name in ("Add", "Sub", "Mul", "Div"):
     case(_name, f(2, 3, 4), positive(2, 3, 4))
     case(_name, f(2, 3, 4), Known(positive(3, 1)))
@@ -70,6 +73,10 @@ case("Gemm", f(2, 3), kf(3, 4), since=11)
 for _shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
     _parameters = (kf(3), kf(3), kf(3), Known(positive(3)))
     case("BatchNormalization", f(*_shape), *_parameters, epsilon=1e-3)
+for _axis in (1, -1):
+    case("LayerNormalization", 3 * f(2, 3, 4), Known(positive(4)), kf(4), axis=_axis)
+case("LayerNormalization", f(2, 3, 4), kf(3, 4), axis=1, epsilon=0.1, stash_type=1)
+case("LayerNormalization", f(2, 3, 4), kf(2, 3, 4), f(3, 4), axis=0)
 for _axis in (0, 1, 2, 3):
     case("Softmax", f(2, 3, 4, 5), axis=_axis)
 case("Softmax", f(2, 3, 4))
@@ -145,6 +152,11 @@ case("Gather", f(2, 3, 4), Known(np.array(-1)), axis=2, since=11)
 case("Gather", f(6, 2), k(1, 2, 3), axis=0)
 case("Gather", f(6, 2), k(0, 2, 4))
 case("Gather", f(2, 6), Known(np.array([[1, 2], [3, 4]], np.int32)), axis=1)
+case("Gather", f(2, 6), k(1, 0, 3), axis=1)
+for _dtype in (np.int32, np.int64):
+    case("Gather", kf(6, 2), RNG.integers(0, 6, (3, 4), _dtype))
+    case("Gather", kf(2, 6, 3), RNG.integers(0, 6, (3, 4), _dtype), axis=1)
+    case("Gather", f(2, 6), RNG.integers(-6, 0, (4,), _dtype), axis=-1, since=11)
 
 # Resampling
 case("Upsample", f(1, 2, 3, 2), scales=[1.0, 1.0, 2.0, 3.0], mode="nearest", until=8)
