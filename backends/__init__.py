@@ -1,4 +1,6 @@
 """qcompiler.backends."""
 
 if __name__ != "qcompiler.backends":
-    raise ImportError("import qcompiler.backends, not backends: the folder installs under that name")
+    raise ImportError(
+        "import qcompiler.backends, not backends: the folder installs under that name"
+    )

@@ -8,11 +8,11 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Isa, Matmul  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 from tvm.tirx.script import builder as T  # noqa: E402
 
+from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
+from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Isa, Matmul  # noqa: E402
 from qcompiler.errors import ShapeError  # noqa: E402
 
 RAW = Epilogue((), "int32", lambda acc, buffers, index: acc)
