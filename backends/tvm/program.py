@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.lower import Program
 from qcompiler.backends.tvm.memory import Lifetime, aligned, plan
-from qcompiler.graph import Input, Op
+from qcompiler.graph import Op
 
 ENTRY = "qc_run"
 """The packed function of a library: inputs and outputs as tensors, in the order of the graph."""
@@ -99,8 +99,7 @@ class Main:
 
 def main(program: Program) -> Main:
     """Place every value and emit the calls."""
-    outputs = {y: i for i, y in enumerate(program.results)}
-    offsets, workspace_bytes = _workspace(program, outputs)
+    offsets, workspace_bytes = _workspace(program)
     constants = _Constants()
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(ENTRY)
@@ -108,7 +107,9 @@ def main(program: Program) -> Main:
         pointers: dict[Op, Any] = {
             x: _argument(f"input{i}", x) for i, x in enumerate(program.graph.inputs)
         }
-        pointers |= {y: _argument(f"output{i}", y) for y, i in outputs.items()}
+        declared = program.graph.outputs.values()  # in their shape, which a reshape may have made
+        for i, (y, value) in enumerate(zip(declared, program.results, strict=True)):
+            pointers[value] = _argument(f"output{i}", y)
         if workspace_bytes:
             base = T.bind(_allocate(workspace_bytes))
             for value, offset in offsets.items():
@@ -136,7 +137,8 @@ def _allocate(nbytes: int) -> Any:
     return T.call_extern("handle", "TVMBackendAllocWorkspace", _CPU, 0, T.uint64(nbytes), 0, 8)
 
 
-def _workspace(program: Program, outputs: dict[Op, int]) -> tuple[dict[Op, int], int]:
+def _workspace(program: Program) -> tuple[dict[Op, int], int]:
+    results = set(program.results)
     last: dict[Op, int] = {}
     for step, call in enumerate(program.calls):
         for x in (*call.arguments, call.result):
@@ -145,7 +147,7 @@ def _workspace(program: Program, outputs: dict[Op, int]) -> tuple[dict[Op, int],
     values, lifetimes = [], []
     for step, call in enumerate(program.calls):
         value = call.result
-        if value not in outputs and not isinstance(value, Input):
+        if value not in results:
             values.append(value)
             lifetimes.append(Lifetime(step, last[value], value.type.nbytes))
     offsets, total = plan(lifetimes)

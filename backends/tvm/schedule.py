@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
+from tvm.ir import TensorLoad
 
 VECTOR = 64
 """Most elements of a vectorized loop: four 512-bit vectors of int32."""
@@ -16,10 +18,11 @@ PARALLEL_WORK = 1 << 14
 """Scalar operations below which waking the thread pool costs more than it saves."""
 
 MOST_REPEATED = 32
-"""Stages that may be computed again in each of several consumers."""
+"""Operands of an expression that may be written out more than once."""
 
-_CHEAP = 3
-"""Stages that may be computed again for each term of a reduction (a cast, a border)."""
+_CHEAP = 2
+"""Operands of an expression that may be computed anew for each element that reads it: a border, or
+a cast of a channel's multiplier."""
 
 Block = Any
 """A schedule's reference to a stage; TVM ships no types."""
@@ -42,7 +45,11 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
             _elementwise(sch, block)
             continue
         consumers = list(sch.get_consumers(block))
-        if len(consumers) == 1 and _same_elements(sch, block, consumers[0]):
+        if (
+            len(consumers) == 1
+            and _name(sch, consumers[0]) not in done
+            and _same_elements(sch, block, consumers[0])
+        ):
             epilogue = consumers[0]
         else:
             epilogue = sch.cache_write(block, 0, "global")
@@ -68,24 +75,27 @@ def _work(sch: s_tir.Schedule, block: Block) -> int:
 
 
 def _inline(sch: s_tir.Schedule) -> None:
-    """Inline elementwise stages unless that repeats much work."""
-    sizes: dict[str, int] = {}
+    """Inline elementwise stages unless that repeats much work or text.
+
+    A stage that is used twice is written out twice: chains of such stages would grow exponentially.
+    """
     for block in _blocks(sch):
-        inlined = [sizes.get(_name(sch, p), 0) for p in sch.get_producers(block)]
-        name = _name(sch, block)
-        size = sizes[name] = 1 + sum(inlined)
         consumers = list(sch.get_consumers(block))
         if _is_reduction(sch, block) or not consumers:
-            sizes[name] = 0
             continue
-        repeated = len(consumers) > 1 and size > MOST_REPEATED
-        for consumer in consumers:
-            if _is_reduction(sch, consumer) and size > _CHEAP:
-                repeated |= _work(sch, consumer) > 2 * _work(sch, block)
-        if repeated:
-            sizes[name] = 0
-        else:
+        size = len(_loads(sch, block))  # with all that was inlined into it
+        written = sch.get(block).writes[0].source
+        uses = sum(x.source.same_as(written) for c in consumers for x in _loads(sch, c))
+        repeated = any(_work(sch, c) > _work(sch, block) for c in consumers)
+        if (size <= _CHEAP or not repeated) and (size <= MOST_REPEATED or uses == 1):
             sch.compute_inline(block)
+
+
+def _loads(sch: s_tir.Schedule, block: Block) -> list[TensorLoad]:
+    """Every operand in the stage's code."""
+    found: list[TensorLoad] = []
+    tvm_ffi.structural_walk(sch.get(block).body, (TensorLoad, found.append), order="post")
+    return found
 
 
 def _same_elements(sch: s_tir.Schedule, block: Block, consumer: Block) -> bool:
@@ -168,4 +178,5 @@ def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
     sch.reorder(*reduced, *spatial)
     if spatial and LEAST_VECTOR <= width <= VECTOR:
         sch.vectorize(spatial[-1])
-    sch.decompose_reduction(block, reduced[0])
+    if reduced:
+        sch.decompose_reduction(block, reduced[0])
