@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Op, Rule
+from qcompiler.graph import Constant, Graph, Op
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, BatchNormalization, Conv, MatMul, Mul
-from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.passes.base import Pass, Preserves
 
 
 @dataclass(frozen=True)
-class FoldBatchNorm(RewritePass):
+class FoldBatchNorm(Pass):
     """Fold batch normalization, and factors per channel, into the product in front.
 
     With f = γ/√(σ² + ε): conv(x, W, b) becomes conv(x, f·W, f·(b − μ) + β) (Jacob et al. 2018,
     section 3.2).  A normalization behind anything else becomes x·f + (β − μ·f).
+
+    A product that others use as well stays, lest it be computed twice.
 
     Before::
 
@@ -41,9 +45,15 @@ class FoldBatchNorm(RewritePass):
     ensures = (real, no_batch_norm)
     preserves: ClassVar[Preserves] = "reals"
 
-    def rules(self) -> tuple[Rule, ...]:
-        """A normalization becomes affine, then a factor goes into the product in front of it."""
-        return (to_affine, fold_factor, fold_term)
+    def run(self, graph: Graph) -> Graph:
+        """Fold until nothing changes."""
+        while True:
+            uses: dict[Op, int] = {}
+            rules = (to_affine, partial(fold_factor, uses), partial(fold_term, uses))
+            new = graph.rewrite(*rules, uses=uses)
+            if new is graph:
+                return graph
+            graph = new
 
 
 def to_affine(node: Op) -> Op | None:
@@ -60,8 +70,10 @@ def to_affine(node: Op) -> Op | None:
     return Add(Mul(node.x, Constant(f)), Constant(c))
 
 
-def fold_factor(node: Op) -> Op | None:
-    """product·c → product with weights·c and bias·c."""
+def fold_factor(uses: Mapping[Op, int], node: Op) -> Op | None:
+    """product·c → product with weights·c and bias·c, unless others use the product."""
+    if _is_shared(uses, node):
+        return None
     match node:
         case Mul(Conv(weight=Constant(array=w), bias=bias) as product, Constant(array=c)):
             factors = _channels(c, node, product, axis=1)
@@ -81,8 +93,10 @@ def fold_factor(node: Op) -> Op | None:
     return None
 
 
-def fold_term(node: Op) -> Op | None:
-    """product + c → product with bias + c."""
+def fold_term(uses: Mapping[Op, int], node: Op) -> Op | None:
+    """product + c → product with bias + c, unless others use the product."""
+    if _is_shared(uses, node):
+        return None
     match node:
         case Add(Conv(bias=bias) as product, Constant(array=c)):
             terms = _channels(c, node, product, axis=1)
@@ -95,6 +109,10 @@ def fold_term(node: Op) -> Op | None:
     if isinstance(bias, Constant):
         terms = bias.array + terms
     return dataclasses.replace(product, bias=Constant(terms))
+
+
+def _is_shared(uses: Mapping[Op, int], node: Op) -> bool:
+    return any(isinstance(x, (Conv, MatMul)) and uses.get(x, 1) > 1 for x in node.operands)
 
 
 def _is_constant(bias: Op | None) -> bool:

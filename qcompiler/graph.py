@@ -308,11 +308,16 @@ class Graph:
         """Whether the value is returned to the caller."""
         return any(node is y for y in self.outputs.values())
 
-    def rewrite(self, *rules: Rule) -> Graph:
+    def rewrite(self, *rules: Rule, uses: dict[Op, int] | None = None) -> Graph:
         """Apply rules bottom-up until none matches; the same graph when nothing changed.
 
         A rule takes an op and returns its replacement, of equal type up to quantization, or None.
         The replacement of an op takes over its name and its sources.
+
+        Args:
+            rules: Tried in order on each op, its operands rewritten already.
+            uses: Filled on the way: how many ops and outputs use each finished op, for rules that
+                would otherwise compute again what others use as well.
         """
         env: dict[Op, Op] = {}
         known: dict[Op, None] = {}
@@ -329,6 +334,8 @@ class Graph:
                     known.update(dict.fromkeys(toposort([new], known)))
                     node = new
             env[old] = node
+            if uses is not None:
+                uses[node] = len(self.users[old]) + self.is_output(old)
         return self.with_outputs(env)
 
     def with_outputs(self, mapping: Mapping[Op, Op]) -> Graph:

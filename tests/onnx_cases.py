@@ -31,6 +31,7 @@ class Case:
     attributes: dict[str, Any]
     opsets: range
     outputs: int = 1
+    result: int = TensorProto.FLOAT
 
     def versions(self) -> list[int]:
         """The opsets that changed the operator, and the newest, within the case's range."""
@@ -54,7 +55,7 @@ class Case:
         outputs = [f"y{i}" for i in range(self.outputs)]
         node = helper.make_node(self.op_type, names, outputs, name="node", **self.attributes)
         results = [
-            helper.make_value_info(y, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+            helper.make_value_info(y, helper.make_tensor_type_proto(self.result, None))
             for y in outputs
         ]
         graph = helper.make_graph([node], "test", inputs, results, initializers)
@@ -79,14 +80,20 @@ def case(
     since: int = OLDEST,
     until: int = NEWEST,
     outputs: int = 1,
+    result: int = TensorProto.FLOAT,
     **attributes: Any,
 ) -> None:
     since = max(since, min(HISTORY[op_type]))
-    CASES.append(Case(op_type, operands, attributes, range(since, until + 1), outputs))
+    opsets = range(since, until + 1)
+    CASES.append(Case(op_type, operands, attributes, opsets, outputs, result))
 
 
 def f(*shape: int) -> np.ndarray:
     return np.asarray(RNG.standard_normal(shape, np.float32))
+
+
+def bools(*shape: int) -> np.ndarray:
+    return f(*shape) > 0
 
 
 def positive(*shape: int) -> np.ndarray:

@@ -27,12 +27,14 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_activation,
     onnx_elementwise,
     onnx_linear,
+    onnx_logic,
     onnx_normalization,
     onnx_pool,
     onnx_reshape,
     onnx_resize,
     onnx_slice,
 )
+from qcompiler.frontends.onnx_finite import check_finite, masks
 from qcompiler.frontends.onnx_fold import fold, infer, run
 from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
@@ -131,7 +133,7 @@ class _Walk:
             assert op is not None  # nothing was refused
             outputs[str(value.name)] = op
         graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
-        _check_finite(graph)
+        check_finite(graph)
         return graph
 
     def compute(self, targets: Iterable[ir.Value]) -> None:
@@ -168,7 +170,7 @@ class _Walk:
             self.refusals.add(str(error), str(value.name))
             return None
         self.loaded += array.size
-        if array.size > 1:  # single infinities are bounds and masks: refused only where they stay
+        if array.size > 1 and not masks(array):  # bounds and masks: refused only where they stay
             require_finite(array, f"initializer {value.name!r}")
         return Constant(array, name=value.name, sources=())
 
@@ -282,9 +284,3 @@ def _check_names(graph: ir.Graph) -> None:
                     f"{sources[value.name]}"
                 )
             sources[value.name] = f"node {name_of(node)!r}"
-
-
-def _check_finite(graph: Graph) -> None:
-    for op in graph.ops:
-        if isinstance(op, Constant):
-            require_finite(op.array, f"constant {op.name!r}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.frontends.onnx_model import dtype_of
@@ -18,6 +19,7 @@ from qcompiler.ops import (
     Clip,
     Div,
     Elu,
+    Equal,
     Erf,
     Exp,
     HardSigmoid,
@@ -27,6 +29,7 @@ from qcompiler.ops import (
     Maximum,
     Minimum,
     Mul,
+    Not,
     Relu,
     Sigmoid,
     Sqrt,
@@ -34,7 +37,7 @@ from qcompiler.ops import (
     Tanh,
     scalar,
 )
-from qcompiler.types import FLOAT
+from qcompiler.types import DTYPES, FLOAT
 
 _UNARY: dict[str, Callable[[Op], Op]] = {
     "Abs": Abs,
@@ -178,6 +181,9 @@ def _cast(node: Node, target: str) -> Op:
     source = node.x.type.dtype
     if target == source:
         return node.x
-    if target != FLOAT:
+    if target == "bool" and source != "uint64":
+        return Not(Equal(node.x, scalar(0, source)))
+    widens = np.can_cast(source, target) or source == "bool"
+    if target not in DTYPES or not (target == FLOAT or widens):
         raise node.unsupported(f"conversion of {source} to {target}")
-    return Cast(node.x, FLOAT)
+    return Cast(node.x, target)

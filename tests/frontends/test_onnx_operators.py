@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto
-from onnx_cases import CASES, NEWEST, RNG, Case, Known, case, f, k, kf, positive, s
+from onnx_cases import CASES, NEWEST, RNG, Case, Known, bools, case, f, k, kf, positive, s
 from onnx_models import assert_agrees
 
 from qcompiler.frontends.onnx_node import importers
@@ -55,6 +55,31 @@ case("Cast", f(2, 3), to=TensorProto.FLOAT)
 case("Cast", RNG.integers(-9, 9, (2, 3)), to=TensorProto.FLOAT)
 case("Cast", RNG.integers(0, 255, (2, 3), np.uint8), to=TensorProto.FLOAT)
 case("CastLike", RNG.integers(-9, 9, (2, 3)), s(0))
+
+# Comparisons, logic and choice
+_values = RNG.integers(-2, 3, (4, 5)), RNG.integers(-2, 3, (4, 5))
+for _name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
+    case(_name, *_values, result=TensorProto.BOOL)
+    case(_name, _values[0], Known(np.array(0)), result=TensorProto.BOOL, since=11)
+    for _dtype in (np.int32, np.float32):
+        operands = (x.astype(_dtype) for x in _values)
+        case(_name, *operands, result=TensorProto.BOOL, since=11)
+for _name in ("And", "Or", "Xor", "Equal"):
+    case(_name, bools(2, 9), bools(9), result=TensorProto.BOOL)
+case("Not", bools(2, 9), result=TensorProto.BOOL)
+case("IsNaN", np.array([0, np.nan, np.inf], np.float32), result=TensorProto.BOOL)
+case("Where", bools(3, 1), f(2, 3, 4), f(4))
+case("Where", bools(3, 4), f(3, 4), s(-3))
+case("Where", bools(9), *(RNG.integers(-9, 9, 9) for _ in range(2)), result=TensorProto.INT64)
+case("Where", bools(2, 9), bools(9), bools(2, 1), result=TensorProto.BOOL)
+for _element, _source in (
+    (TensorProto.FLOAT, bools(2, 3)),
+    (TensorProto.INT64, bools(2, 3)),
+    (TensorProto.INT64, RNG.integers(-9, 9, 6, np.int32)),
+    (TensorProto.BOOL, RNG.integers(-1, 2, 6)),
+    (TensorProto.BOOL, RNG.integers(-1, 2, 6).astype(np.float32)),
+):
+    case("Cast", _source, to=_element, result=_element)
 
 # Products, normalization, softmax
 case("MatMul", f(2, 3), kf(3, 4))
