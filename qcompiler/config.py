@@ -4,6 +4,8 @@ activations: uint8
 weights: int8
 residuals: int16
 method: mse
+softmax: log2
+softmax_bits: 4
 rules:
   - pattern: "*/layer4/*"
     method: percentile
@@ -28,6 +30,11 @@ from qcompiler.errors import FileError, QcompilerError, UsageError
 from qcompiler.graph import Op
 from qcompiler.types import Storage
 
+SOFTMAX = ("table", "shift", "log2")
+GELU = ("table", "shift")
+NORMALIZATION = ("newton", "i-vit")
+PRESETS = ("default", "i-vit")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -39,6 +46,9 @@ class Rule:
         weights: Storage of weights, "int2" … "int8".
         method: Calibration method.
         skip: Keep the node in float.
+        softmax: As in `QuantizationConfig`.
+        gelu: Likewise.
+        normalization: Likewise.
     """
 
     pattern: str
@@ -46,6 +56,9 @@ class Rule:
     weights: str | None = None
     method: str | None = None
     skip: bool | None = None
+    softmax: str | None = None
+    gelu: str | None = None
+    normalization: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,12 @@ class QuantizationConfig:
         outputs: Storage of the model's outputs and of operands of ops that stay in float; 24 bits
             convert to float32 exactly.
         method: How the range of an activation is chosen from its statistics.
+        softmax: Exponentials by "table", by shifts ("shift": I-ViT's Shiftmax), or by a table of
+            powers of a base ("log2": FQ-ViT's log2 quantization of attention, and its successors).
+        softmax_bits: Of a "log2" weight: 4 or 8.
+        softmax_base: Of "log2": a number above 1, "sqrt2" (RepQ-ViT) or "adaptive" (AdaLog).
+        gelu: "table" of 256 entries, or "shift" (I-ViT's ShiftGELU).
+        normalization: "newton" for the inverse root, or "i-vit" for I-LayerNorm's integer root.
         rules: Overrides by name.
     """
 
@@ -67,6 +86,11 @@ class QuantizationConfig:
     residuals: str = "int16"
     outputs: str = "int24"
     method: str = "mse"
+    softmax: str = "table"
+    softmax_bits: int = 8
+    softmax_base: float | str = 2.0
+    gelu: str = "table"
+    normalization: str = "newton"
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,8 +103,39 @@ class QuantizationConfig:
             if item.method is not None and item.method not in METHODS:
                 expected = ", ".join(METHODS)
                 raise UsageError(f"method {item.method!r}: expected one of {expected}")
+            _check_choice("softmax", item.softmax, SOFTMAX)
+            _check_choice("gelu", item.gelu, GELU)
+            _check_choice("normalization", item.normalization, NORMALIZATION)
+        if self.softmax_bits not in (4, 8):
+            raise UsageError(f"softmax_bits: expected 4 or 8, found {self.softmax_bits!r}")
+        base = self.softmax_base
+        if base not in ("sqrt2", "adaptive") and (isinstance(base, str) or not 1 < base <= 16):
+            raise UsageError(
+                f"softmax_base: expected a number of 1 to 16, sqrt2 or adaptive, found {base!r}"
+            )
         _check_storage("residuals", self.residuals, 32)
         _check_storage("outputs", self.outputs, 32)
+
+    @classmethod
+    def preset(cls, name: str) -> QuantizationConfig:
+        """The choices of a paper throughout.
+
+        "i-vit" (Li & Gu, ICCV 2023): 8-bit symmetric activations by their extremes, weights per
+        channel, Shiftmax, ShiftGELU and I-LayerNorm; residual sums stay 16 bits wide.
+
+        Raises:
+            UsageError: a name that is neither "default" nor "i-vit".
+        """
+        _check_choice("preset", name, PRESETS)
+        if name == "default":
+            return cls()
+        return cls(
+            activations="int8",
+            method="min-max",
+            softmax="shift",
+            gelu="shift",
+            normalization="i-vit",
+        )
 
     def rule(self, node: Op) -> QuantizationConfig:
         """The configuration for one value: the rules that match its name or sources applied."""
@@ -159,14 +214,28 @@ def _fields(data: Any, kind: type, where: str) -> dict[str, Any]:
     for key, value in data.items():
         if key not in names:
             raise UsageError(f"{where}{key}: unknown key, expected one of {_list(names)}")
-        wanted = bool if key == "skip" else list if key == "rules" else str
+        wanted = _WANTED.get(key, (str,))
         if not isinstance(value, wanted):
-            raise UsageError(f"{where}{key}: expected {wanted.__name__}, found {value!r}")
+            expected = " or ".join(kind.__name__ for kind in wanted)
+            raise UsageError(f"{where}{key}: expected {expected}, found {value!r}")
     return dict(data)
+
+
+_WANTED: dict[str, tuple[type, ...]] = {
+    "skip": (bool,),
+    "rules": (list,),
+    "softmax_bits": (int,),
+    "softmax_base": (int, float, str),
+}
 
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+def _check_choice(field: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(f"{field}: expected one of {_list(choices)}, found {value!r}")
 
 
 def _check_storage(field: str, name: str | None, bits: int) -> None:
