@@ -87,6 +87,17 @@ def test_computed_constants_that_are_not_finite() -> None:
     refused(ModelError, b.model(b.node("Add", "x", log)), "'log'", "infinite")
 
 
+@pytest.mark.parametrize("user", ["Mul", "Relu"])
+def test_infinities_that_are_no_masks(user: str) -> None:
+    """A user other than a sum in front of a softmax, though another one is."""
+    b = Builder()
+    b.input("x", [2, 3])
+    mask = b.constant("mask", np.array([0, -np.inf, 0], np.float32))
+    masked = b.node("Softmax", b.node("Add", "x", mask))
+    other = b.node(user, *(("x", mask) if user == "Mul" else (b.node("Add", "x", mask),)))
+    refused(ModelError, b.model(masked, other), "'mask'", "1 infinite")
+
+
 @pytest.mark.parametrize(
     ("op_type", "attributes", "words"),
     [

@@ -142,6 +142,21 @@ def test_functions_of_weights_fold_with_their_importers() -> None:
     np.testing.assert_array_equal(constants, [np.abs(w + w)])
 
 
+def test_masks_may_be_infinite() -> None:
+    b = Builder()
+    b.input("x", [2, 4, 4])
+    b.input("mask", [2, 4], TensorProto.INT64)
+    causal = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    lowest = b.constant("lowest", np.float32(-np.inf))
+    kept = b.node("Equal", "mask", b.constant("one", np.array(1)))
+    row = b.node("Where", kept, b.constant("zero", np.float32(0)), lowest)
+    row = b.node("Unsqueeze", row, b.constant("axes", np.array([1])))
+    scores = b.node("Add", b.node("Add", "x", b.constant("causal", causal)), row)
+    model = b.model(b.node("Softmax", scores, outputs=("y",)))
+    mask = np.array([[1, 1, 0, 1], [1, 0, 1, 0]])
+    assert_agrees(model, {"x": RNG.standard_normal((2, 4, 4), np.float32), "mask": mask})
+
+
 def test_half_precision_becomes_float32() -> None:
     for element, dtype in (
         (TensorProto.FLOAT16, np.float16),

@@ -59,13 +59,16 @@ case("CastLike", RNG.integers(-9, 9, (2, 3)), s(0))
 # Comparisons, logic and choice
 _values = RNG.integers(-2, 3, (4, 5)), RNG.integers(-2, 3, (4, 5))
 for _name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
-    case(_name, *_values, result=TensorProto.BOOL)
+    case(_name, *_values, result=TensorProto.BOOL, since=9)
     case(_name, _values[0], Known(np.array(0)), result=TensorProto.BOOL, since=11)
     for _dtype in (np.int32, np.float32):
         operands = (x.astype(_dtype) for x in _values)
         case(_name, *operands, result=TensorProto.BOOL, since=11)
 for _name in ("And", "Or", "Xor", "Equal"):
     case(_name, bools(2, 9), bools(9), result=TensorProto.BOOL)
+for _name in ("Equal", "Greater", "Less"):
+    operands = (x.astype(np.int32 if _name == "Equal" else np.float32) for x in _values)
+    case(_name, *operands, result=TensorProto.BOOL)
 case("Not", bools(2, 9), result=TensorProto.BOOL)
 case("IsNaN", np.array([0, np.nan, np.inf], np.float32), result=TensorProto.BOOL)
 case("Where", bools(3, 1), f(2, 3, 4), f(4))
