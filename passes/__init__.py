@@ -22,12 +22,14 @@ from qcompiler.passes.fold_batch_norm import FoldBatchNorm
 from qcompiler.passes.fuse import Fuse
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
+from qcompiler.passes.reparameterize_scales import ReparameterizeScales
 
 DEFAULT: tuple[Pass, ...] = (
     Canonicalize(),
     FoldBatchNorm(),
     EqualizeCrossLayer(),
     CollapseUnary(),
+    ReparameterizeScales(),
     InsertQdq(),
     Integerize(),
 )
@@ -59,6 +61,7 @@ __all__ = [
     "Integerize",
     "Pass",
     "PassManager",
+    "ReparameterizeScales",
     "RewritePass",
     "Verify",
     "known_passes",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from qcompiler.config import QuantizationConfig
 from qcompiler.fixed_point import affine_quantization, quantize, weight_quantization
@@ -32,26 +32,9 @@ from qcompiler.ops import (
     Softmax,
     Sub,
 )
-from qcompiler.passes.base import Pass, Preserves
+from qcompiler.passes.base import Preserves
+from qcompiler.passes.ranges import CalibratedPass, Ranges
 from qcompiler.types import Quantization, TensorType
-
-
-class Ranges(Protocol):
-    """What calibration found: the range of a value, by its name in the graph."""
-
-    def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
-        """Low ≤ 0 ≤ high."""
-
-
-@dataclass(frozen=True)
-class FixedRanges:
-    """Ranges given by hand."""
-
-    ranges: Mapping[str, tuple[float, float]]
-
-    def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
-        """The given range, whatever the method."""
-        return self.ranges[name]
 
 
 class Need(IntEnum):
@@ -73,7 +56,7 @@ MAX_TERMS = 4
 
 
 @dataclass(frozen=True)
-class InsertQdq(Pass):
+class InsertQdq(CalibratedPass):
     """Put Quantize and Dequantize around every op that integers can compute.
 
     Weights become int8 per output channel; operands of products, tables and pools 8 bits per
@@ -81,14 +64,7 @@ class InsertQdq(Pass):
     the configuration).  A value that only a clamp, a factor or a term uses is not rounded in
     between (Jacob et al. 2018, section 2.4), nor is one operand of a sum.  Ops that only move
     elements keep the quantization of their operand.
-
-    Attributes:
-        ranges: What calibration found for this very graph.
-        config: Widths, methods and exceptions.
     """
-
-    ranges: Ranges = field(default_factory=lambda: FixedRanges({}))
-    config: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     requires = (real, no_batch_norm)
     ensures = (quantized,)
@@ -98,11 +74,10 @@ class InsertQdq(Pass):
         """The graph in the quantized language."""
         return _Inserter(graph, self.ranges, self.config).result()
 
-
-def calibrated_values(graph: Graph, config: QuantizationConfig) -> list[str]:
-    """Names of the values whose ranges `InsertQdq` will ask for."""
-    inserter = _Inserter(graph, FixedRanges({}), config)
-    return [graph.names[v] for v in graph.ops if inserter.is_rounded(v)]
+    def observed(self, graph: Graph) -> Mapping[str, int | None]:
+        """Every value that becomes codes."""
+        inserter = _Inserter(graph, self.ranges, self.config)
+        return {graph.names[v]: None for v in graph.ops if inserter.is_rounded(v)}
 
 
 @dataclass(frozen=True, eq=False)

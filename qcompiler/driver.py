@@ -26,8 +26,8 @@ from qcompiler.errors import NotIntegerError
 from qcompiler.frontends.onnx import import_onnx
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
-from qcompiler.passes import DEFAULT, LOWERING, InsertQdq, Instrument, Pass, PassManager, Verify
-from qcompiler.passes.insert_qdq import calibrated_values
+from qcompiler.passes import DEFAULT, LOWERING, Instrument, Pass, PassManager, Verify
+from qcompiler.passes.ranges import CalibratedPass
 from qcompiler.report.summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
     feeds = _feeds(graph, calibration, chosen)
 
     def prepare(step: Pass, current: Graph) -> Pass:
-        if not isinstance(step, InsertQdq):
+        if "config" in {f.name for f in dataclasses.fields(step)}:
+            step = dataclasses.replace(step, config=chosen.config)  # type: ignore[call-arg]
+        if not isinstance(step, CalibratedPass) or not (wanted := step.observed(current)):
             return step
-        values = calibrated_values(current, chosen.config)
         collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
-        ranges = calibrate(current, values, feeds, collecting)
-        return dataclasses.replace(step, ranges=ranges, config=chosen.config)
+        return dataclasses.replace(step, ranges=calibrate(current, wanted, feeds, collecting))
 
     integer = PassManager(chosen.passes, chosen.instruments, prepare)(graph)
     if chosen.require_integer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir
 
 from qcompiler.calibrate.collect import CollectOptions, collect
@@ -37,16 +39,32 @@ class CalibratedRanges:
         levels = bounds.high - bounds.low + 1
         return self.statistics[name].range(chosen, levels, bounds.signed)
 
+    def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Exact extremes per channel of a value that was observed per channel."""
+        return self.statistics[name].channel_range(symmetric=False)
+
 
 def calibrate(
-    graph: Graph, values: Sequence[str], feeds: Iterable[Feed], options: CollectOptions
+    graph: Graph,
+    wanted: Mapping[str, int | None],
+    feeds: Iterable[Feed],
+    options: CollectOptions,
 ) -> CalibratedRanges:
-    """Run a real graph in ONNX Runtime and keep statistics of the named values.
+    """Run a real graph in ONNX Runtime and keep statistics of values.
+
+    Args:
+        graph: In the real language.
+        wanted: Names of values, with the axis of their channels where those count.
+        feeds: Samples.
+        options: Threads and progress; no histograms are kept if all values count per channel.
 
     Raises:
         CalibrationError: no feeds, or a value that is NaN or infinite.
     """
     from qcompiler.backends.onnx import to_model
 
+    axes = {name: axis for name, axis in wanted.items() if axis is not None}
+    if len(axes) == len(wanted):
+        options = dataclasses.replace(options, bins=0)
     model = onnx_ir.to_proto(to_model(graph))
-    return CalibratedRanges(collect(model, values, feeds, options=options))
+    return CalibratedRanges(collect(model, list(wanted), feeds, axes=axes, options=options))

@@ -1,0 +1,128 @@
+"""ReparameterizeScales: one scale for channels that each had their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcompiler.fixed_point import round_half_up
+from qcompiler.graph import Constant, Graph, Op, fold
+from qcompiler.invariants import no_batch_norm, real
+from qcompiler.ops import Add, MatMul, Mul, Normalize
+from qcompiler.passes.base import Preserves
+from qcompiler.passes.ranges import CalibratedPass
+from qcompiler.types import Storage
+
+
+@dataclass(frozen=True)
+class ReparameterizeScales(CalibratedPass):
+    """Fold the scales of the channels behind a normalization into γ, β and the next weights.
+
+    RepQ-ViT (Li et al. 2023, "RepQ-ViT: Scale Reparameterization for Post-Training Quantization of
+    Vision Transformers", section 3.3).  Quantized per channel, x ≈ s·(q − z) with vectors s and z.
+    With s̃ = mean(s), z̃ = round(mean(z)) and r = s/s̃, the value x' = x/r + s̃·(z − z̃) has the same
+    codes under the scalars s̃ and z̃; so γ' = γ/r, β' = β/r + s̃·(z − z̃), and for each product that
+    uses it W' = diag(r)·W, b' = b − (s∘(z − z̃))·W.  In real numbers nothing changes.
+
+    Attributes:
+        tolerance: Largest |r − 1| that is not worth a change.
+    """
+
+    tolerance: float = 0.01
+
+    requires = (real, no_batch_norm)
+    ensures = (real, no_batch_norm)
+    preserves: ClassVar[Preserves] = "reals"
+
+    def observed(self, graph: Graph) -> Mapping[str, int | None]:
+        """The normalized values, per channel."""
+        return {graph.names[x]: x.type.rank - 1 for x in graph.ops if _users(x, graph)}
+
+    def run(self, graph: Graph) -> Graph:
+        """Reparameterize every normalization that only products use."""
+        changes: dict[Op, tuple[np.ndarray, np.ndarray]] = {}
+        for x in graph.ops:
+            if _users(x, graph) and (found := self._channels(graph.names[x])):
+                changes[x] = found
+        if not changes:
+            return graph
+
+        def visit(node: Op, operands: list[Op]) -> Op:
+            if node in changes:
+                return _reparameterized(node, operands[0], *changes[node])
+            if isinstance(node, MatMul) and node.a in changes:
+                return _compensated(node, operands[0], *changes[node.a])
+            if all(a is b for a, b in zip(operands, node.operands, strict=True)):
+                return node
+            return node.with_operands(operands)
+
+        return graph.with_outputs(fold(graph.ops, {}, visit))
+
+    def _channels(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """r and s̃·(z − z̃) per channel; None where they change nothing."""
+        low, high = self.ranges.channels(name)
+        bounds = Storage(self.config.activations)
+        span = np.maximum(high, 0.0) - np.minimum(low, 0.0)
+        if not (span > 0).any():
+            return None
+        scales = np.where(span > 0, span, span[span > 0].mean()) / (bounds.high - bounds.low)
+        zero_points = round_half_up(-np.minimum(low, 0.0) / scales)
+        scale, zero_point = scales.mean(), int(round_half_up(zero_points.mean()))
+        factors, terms = scales / scale, scale * (zero_points - zero_point)
+        if np.abs(factors - 1).max() <= self.tolerance and np.abs(terms).max() <= 1.5 * scale:
+            return None
+        return factors, terms
+
+
+def _users(x: Op, graph: Graph) -> tuple[MatMul, ...]:
+    """The products that use a normalized value; none unless all its users are such products."""
+    match x:
+        case Add(Mul(Normalize(axes=axes), Constant(array=gamma)), Constant(array=beta)):
+            channels = x.type.shape[-1:]
+            per_channel = gamma.shape == beta.shape == channels and axes == (x.type.rank - 1,)
+        case _:
+            return ()
+    users = graph.users[x]
+    products = tuple(
+        u
+        for u in users
+        if isinstance(u, MatMul)
+        and u.a is x
+        and isinstance(u.b, Constant)
+        and u.b.type.rank == 2
+        and (u.bias is None or isinstance(u.bias, Constant))
+    )
+    private = len(graph.users[x.operands[0]]) == 1 and not graph.is_output(x)
+    return products if per_channel and private and len(products) == len(users) else ()
+
+
+def _reparameterized(x: Op, scaled: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
+    """γ' = γ/r and β' = β/r + s̃·(z − z̃)."""
+    match x, scaled:
+        case Add(b=Constant(array=beta)), Mul(b=Constant(array=gamma)):
+            new = dataclasses.replace(scaled, b=Constant((gamma / factors).astype(np.float32)))
+            term = Constant((beta / factors + terms).astype(np.float32))
+            return dataclasses.replace(x, a=new, b=term)
+    raise AssertionError(f"{x.label()} is no normalized value")
+
+
+def _compensated(node: MatMul, x: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
+    """W' = diag(r)·W and b' = b − (r·s̃·(z − z̃))·W."""
+    assert isinstance(node.b, Constant)
+    weight = node.b.array.astype(np.float64)
+    bias = np.zeros(weight.shape[1]) if node.bias is None else _array(node.bias)
+    return dataclasses.replace(
+        node,
+        a=x,
+        b=Constant((factors[:, None] * weight).astype(np.float32)),
+        bias=Constant((bias - (factors * terms) @ weight).astype(np.float32)),
+    )
+
+
+def _array(constant: Op) -> np.ndarray:
+    assert isinstance(constant, Constant)
+    return constant.array.astype(np.float64)
