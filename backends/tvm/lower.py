@@ -141,7 +141,9 @@ class _Lowering:
 
 def generic(found: Skeleton) -> tirx.PrimFunc:
     """The kernel that follows from the ops' TE forms alone."""
-    leaves = {x: te.placeholder(x.type.shape, x.type.dtype, x.name) for x in found.graph.inputs}
+    leaves: dict[Op, t.Tensor] = {
+        x: te.placeholder(x.type.shape, x.type.dtype, x.name) for x in found.graph.inputs
+    }
     (root,) = found.graph.outputs.values()
     result = fold([root], dict(leaves), lambda node, xs: node.te(t, *xs))[root]
     return schedule(te.create_prim_func([*leaves.values(), result]))
