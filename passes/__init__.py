@@ -20,6 +20,7 @@ from qcompiler.passes.collapse_unary import CollapseUnary
 from qcompiler.passes.equalize_cross_layer import EqualizeCrossLayer
 from qcompiler.passes.fold_batch_norm import FoldBatchNorm
 from qcompiler.passes.fuse import Fuse
+from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
@@ -27,6 +28,7 @@ from qcompiler.passes.reparameterize_scales import ReparameterizeScales
 DEFAULT: tuple[Pass, ...] = (
     Canonicalize(),
     FoldBatchNorm(),
+    HoistSlice(),  # behind the folding of biases into products
     EqualizeCrossLayer(),
     CollapseUnary(),
     ReparameterizeScales(),
@@ -56,6 +58,7 @@ __all__ = [
     "EqualizeCrossLayer",
     "FoldBatchNorm",
     "Fuse",
+    "HoistSlice",
     "InsertQdq",
     "Instrument",
     "Integerize",

@@ -166,6 +166,26 @@ def _attention(b: Builder, x: Op) -> Op:
     return Add(b.linear(MatMul(Softmax(scores, 2), v), 3), tokens)
 
 
+def _fused_attention(b: Builder, x: Op) -> Op:
+    """Two heads whose query, key and value are parts of one product."""
+    tokens = Reshape(Transpose(x, (0, 2, 3, 1)), (1, 64, 3))
+    qkv = Transpose(Reshape(b.linear(tokens, 12), (1, 64, 3, 2, 2)), (2, 0, 3, 1, 4))
+    q, k, v = (
+        Reshape(Slice(qkv, (i, 0, 0, 0, 0), (i + 1, 1, 2, 64, 2), (1,) * 5), (1, 2, 64, 2))
+        for i in range(3)
+    )
+    scores = Mul(MatMul(q, Transpose(k, (0, 1, 3, 2))), scalar(0.7, FLOAT))
+    heads = Transpose(MatMul(Softmax(scores, 3), v), (0, 2, 1, 3))
+    return b.linear(Reshape(heads, (1, 64, 4)), 3)
+
+
+def _gated(b: Builder, x: Op) -> Op:
+    """Two halves of the channels of one convolution, one a factor of the other."""
+    y = b.conv(x, 8)
+    value, gate = (Slice(y, (0, c, 0, 0), (1, c + 4, 8, 8), (1, 1, 1, 1)) for c in (0, 4))
+    return b.conv(Mul(value, Sigmoid(gate)), 3, kernel=1)
+
+
 def _normalized_input(b: Builder, x: Op) -> Op:
     """Mean and deviation inside the model, and scalar arithmetic on channels."""
     y = Div(Sub(x, b.parameter(3, 1, 1)), Constant(np.full((3, 1, 1), 0.5, FLOAT)))
@@ -182,6 +202,7 @@ def _shared_weight(b: Builder, x: Op) -> Op:
 _GRAPHS = (
     _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
     _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
+    _fused_attention, _gated,
 )  # fmt: skip
 
 
