@@ -36,6 +36,7 @@ from qcompiler.ops import (
     GreaterEqual,
     HardSigmoid,
     HardSwish,
+    IntegerLayerNorm,
     LeakyRelu,
     Log,
     Lookup,
@@ -59,6 +60,9 @@ from qcompiler.ops import (
     Requantize,
     Reshape,
     Select,
+    ShiftExponentials,
+    ShiftGELU,
+    Shiftmax,
     ShiftRight,
     Sigmoid,
     Slice,
@@ -252,6 +256,8 @@ def _requantize() -> Iterator[Op]:
     for dtype, result in (("uint8", "int8"), ("int8", "uint8"), ("int8", "int16")):
         meaning = Quantization.per_tensor(result, 0.1)
         yield Table(given(dtype, 3, 100), constant(result, 256, seed=3), meaning)
+        rows = Constant(np.array([512, 0, 256], np.int32))
+        yield Table(given(dtype, 40, 3), constant(result, 768, seed=4), meaning, rows)
 
 
 def _normalizations() -> Iterator[Op]:
@@ -262,6 +268,9 @@ def _normalizations() -> Iterator[Op]:
     yield NormalizeInteger(given("int8", 2, 3, 4, 5), (2, 3), 0.5)
     yield NormalizeInteger(given("int16", 2, 4096), (1,), 0.5)  # drops bits
     yield NormalizeInteger(given("int16", 9, 1), (1,), 0.0)
+    yield IntegerLayerNorm(given("int16", 4, 48, low=-300, high=300), (1,), 0.5)
+    yield IntegerLayerNorm(given("int8", 2, 3, 4, 5), (2, 3), 0.0)
+    yield IntegerLayerNorm(given("int16", 2, 4096), (1,), 70.0, center=False)
     yield Normalize(f32(2, 3, 16), (2,), 1e-5)
     yield Normalize(f32(2, 3, 16), (1, 2), 1e-5, center=False)
 
@@ -274,6 +283,14 @@ def _softmax() -> Iterator[Op]:
     yield Exponentials(given("int8", 2, 30, 4), wide, 1)
     yield Exponentials(given("uint8", 2, 3, 20), narrow, 2, given("bool", 2, 1, 20))
     yield Exponentials(given("int8", 2, 3, 20), narrow, 2, given("bool", 20))
+    for cls in (ShiftExponentials, Shiftmax):
+        yield cls(codes("uint8", 2, 3, 20, scale=0.05, zero=9), 2)
+        yield cls(codes("int8", 2, 30, 4, scale=0.7), 1, n=9)
+        yield cls(codes("int8", 2, 3, 20), 2, given("bool", 2, 1, 20))
+    yield Shiftmax(codes("uint8", 3, 197), 1, storage="int8")
+    yield ShiftGELU(codes("uint8", 2, 3, 20, scale=0.05, zero=128), 2)
+    yield ShiftGELU(codes("int8", 2, 30, 4, scale=0.9), 1)
+    yield ShiftGELU(codes("int8", 9, scale=0.01), 0, 23)
     yield Reciprocal(given("int32", 40, low=0, high=50_000))
     yield Reciprocal(given("int32", 3, 40, 1, low=0))
     weighted = given("int32", 3, 9, low=-128 * 1000, high=128 * 1000)

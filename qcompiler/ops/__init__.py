@@ -23,7 +23,7 @@ from qcompiler.ops.arithmetic import (
 )
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
 from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceMax, ReduceSum
-from qcompiler.ops.normalization import Normalize, NormalizeInteger
+from qcompiler.ops.normalization import IntegerNormalization, Normalize, NormalizeInteger
 from qcompiler.ops.pool import MaxPool
 from qcompiler.ops.quant import Dequantize, Quantize
 from qcompiler.ops.real import (
@@ -37,6 +37,7 @@ from qcompiler.ops.real import (
 )
 from qcompiler.ops.requantize import Requantize, Table
 from qcompiler.ops.shape import Concat, Expand, Gather, Movement, Pad, Reshape, Slice, Transpose
+from qcompiler.ops.shift import IntegerLayerNorm, ShiftExponentials, ShiftGELU, Shiftmax
 from qcompiler.ops.softmax import Average, Exponentials, Reciprocal
 from qcompiler.ops.unary import (
     Abs,
@@ -85,6 +86,8 @@ __all__ = [
     "GreaterEqual",
     "HardSigmoid",
     "HardSwish",
+    "IntegerLayerNorm",
+    "IntegerNormalization",
     "LeakyRelu",
     "Log",
     "Lookup",
@@ -110,7 +113,10 @@ __all__ = [
     "Requantize",
     "Reshape",
     "Select",
+    "ShiftExponentials",
+    "ShiftGELU",
     "ShiftRight",
+    "Shiftmax",
     "Sigmoid",
     "Skeleton",
     "Slice",

@@ -56,14 +56,8 @@ class Normalize(Composite):
 
 
 @op
-class NormalizeInteger(Composite):
-    """`Normalize` of codes: int32 codes of scale √n·2^−30, exact to about 2^−28 relative.
-
-    With d = n·q − Σq (or q itself), V = Σd² + ε and y = d·√n / √V.  V is brought to [2^60, 2^62)
-    by an even shift, found by comparisons; 1/√V follows by Newton's iteration r ← r·(3 − f·r²)/2
-    on 30 fraction bits (I-BERT, Kim et al. 2021, section 3.4.2, and I-ViT's I-LayerNorm, Li & Gu
-    2023, eq. 16, iterate for the root from a fixed seed instead, which is wrong for small
-    variances).  Zero variance gives zeros.
+class IntegerNormalization(Composite):
+    """What the integer forms of `Normalize` share; codes of scale √n·2^−30.
 
     Attributes:
         x: Integer codes of at most 16 bits; a common zero point cancels if `center`.
@@ -87,7 +81,12 @@ class NormalizeInteger(Composite):
         """The fixed scale of the result."""
         return Quantization.per_tensor("int32", math.sqrt(self.count) * 2.0**-FRACTION_BITS)
 
-    def body(self) -> Op:
+    def moments(self) -> tuple[Op, Op]:
+        """Deviations d = n·q − Σq (or q itself), and V = Σd² + ε in [1, 2^62), both int64.
+
+        Both are scaled by a power of two (and its square) that only the type depends on: what the
+        largest sum of squares leaves free makes small variances and ε exact.
+        """
         expect_axes(self, self.axes, self.x.type)
         self.expect(self.x.type.is_integer, "integer codes", self.x.type)
         self.expect(self.x.type.magnitude() <= 1 << 16, "codes of at most 16 bits", self.x.type)
@@ -99,8 +98,6 @@ class NormalizeInteger(Composite):
             total = ReduceSum(wide, self.axes, "int64", n * self.x.type.magnitude())
             deviation = Sub(Mul(wide, scalar(n, "int64")), total)
             factor = n
-        # Bits that the largest sum of squares leaves free, or takes too many, for each deviation:
-        # the free ones make small variances and ε exact.
         largest = n * (factor * self.x.type.magnitude()) ** 2
         lift = (_LIMIT - largest.bit_length()) // 2
         if lift >= 0:
@@ -111,15 +108,29 @@ class NormalizeInteger(Composite):
         epsilon = min(self.epsilon * n * factor**2 * 4.0**lift, 2.0 ** (_LIMIT - 1))
         squares = ReduceSum(Mul(deviation, deviation), self.axes, "int64", 1 << _LIMIT)
         variance: Op = Add(squares, scalar(math.floor(epsilon + 0.5), "int64"))
-        variance = Maximum(variance, scalar(1, "int64"))
-        mantissa, factor = _normalized(variance)
+        return deviation, Maximum(variance, scalar(1, "int64"))
+
+
+@op
+class NormalizeInteger(IntegerNormalization):
+    """`Normalize` of codes: int32 codes of scale √n·2^−30, exact to about 2^−28 relative.
+
+    y = d·√n / √V.  V is brought to [2^60, 2^62) by an even shift, found by comparisons; 1/√V
+    follows by Newton's iteration r ← r·(3 − f·r²)/2 on 30 fraction bits (I-BERT, Kim et al. 2021,
+    section 3.4.2, and I-ViT's `IntegerLayerNorm` iterate for the root instead).  Zero variance
+    gives zeros.
+    """
+
+    def body(self) -> Op:
+        deviation, variance = self.moments()
+        mantissa, factor = normalized(variance)
         root = _inverse_root(mantissa)
         # |d|·2^e < 2^31 because d² ≤ V, and the root is at most 2^31.
         product = Add(Mul(Mul(deviation, factor), root), scalar(1 << 30, "int64"))
         return Cast(ShiftRight(product, scalar(31, "int64")), "int32")
 
 
-def _normalized(v: Op) -> tuple[Op, Op]:
+def normalized(v: Op) -> tuple[Op, Op]:
     """v·4^e in [2^60, 2^62), and 2^e, for 1 ≤ v < 2^62."""
     factor: Op = scalar(1, "int64")
     for step in (32, 16, 8, 4, 2):

@@ -45,15 +45,13 @@ class Exponentials(Composite):
 
     def body(self) -> Op:
         self.expect(self.x.type.dtype in ("uint8", "int8"), "8-bit codes", self.x.type)
-        self.expect(self.values.type.shape == (256,), "a table of 256", self.values.type)
-        code: Op = Cast(self.x, "int32")
-        if self.mask is not None:
-            code = Select(self.mask, code, scalar(-128, "int32"))
-        largest = ReduceMax(code, (self.axis,))
-        difference = Add(Sub(code, largest), scalar(255, "int32"))
+        fits = self.values.type.shape == (256,) and self.values.type.is_integer
+        self.expect(fits, "a table of 256 integers", self.values.type)
+        difference = differences(self.x, self.axis, self.mask)
+        index: Op = Add(difference, scalar(255, "int32"))
         if self.mask is None:
-            return Lookup(difference, self.values)
-        index = Maximum(difference, scalar(0, "int32"))  # masked codes may lie below the table
+            return Lookup(index, self.values)
+        index = Maximum(index, scalar(0, "int32"))  # masked codes may lie below the table
         zero = scalar(0, self.values.type.dtype)
         return Select(self.mask, Lookup(index, self.values), zero)
 
@@ -62,6 +60,14 @@ class Exponentials(Composite):
         result = super().infer()
         self.expect(result.shape == self.x.type.shape, f"a mask that fits {self.x.type}", result)
         return result
+
+
+def differences(x: Op, axis: int, mask: Op | None) -> Op:
+    """x − max x along an axis, as int32, where the maximum is that of the elements kept."""
+    code: Op = Cast(x, "int32")
+    if mask is not None:
+        code = Select(mask, code, scalar(-128, "int32"))
+    return Sub(code, ReduceMax(code, (axis,)))
 
 
 @op
