@@ -95,13 +95,16 @@ def sink_transpose(node: Op) -> Op | None:
         case ReduceSum(x, axes):
             inner = ReduceSum(_undone(x, permutation), tuple(permutation[a] for a in axes))
         case Concat(inputs, axis):
-            undone = tuple(_undone(x, permutation) for x in inputs)
-            inner = Concat(undone, permutation[axis])
+            inner = Concat(tuple(_undone(x, permutation) for x in inputs), permutation[axis])
         case Lookup(index, table):
             inner = Lookup(_undone(index, permutation), table)
-        case Table(x, values, quantization):
-            inner = Table(_undone(x, permutation), values, quantization)
-        case Requantize() | Quantize() | Dequantize() | Elementwise():
+        case Table(x, rows=rows):
+            new_rows = None if rows is None else _undone(rows, permutation)
+            inner = dataclasses.replace(node, x=_undone(x, permutation), rows=new_rows)
+        case Requantize(quantization=q) | Quantize(quantization=q):
+            undone = [_undone(x, permutation) for x in node.operands]
+            inner = node.with_operands(undone, quantization=q.transposed(inverse))
+        case Dequantize() | Elementwise():
             inner = node.with_operands(_undone(x, permutation) for x in node.operands)
         case _:
             return None

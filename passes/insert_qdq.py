@@ -9,6 +9,8 @@ from enum import IntEnum
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
+
 from qcompiler.config import QuantizationConfig
 from qcompiler.fixed_point import affine_quantization, quantize, weight_quantization
 from qcompiler.graph import Constant, Graph, Input, Op, origin
@@ -77,7 +79,8 @@ class InsertQdq(CalibratedPass):
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """Every value that becomes codes."""
         inserter = _Inserter(graph, self.ranges, self.config)
-        return {graph.names[v]: None for v in graph.ops if inserter.is_rounded(v)}
+        rounded = [v for v in graph.ops if inserter.is_rounded(v)]
+        return {graph.names[v]: inserter.table_axis(v) for v in rounded}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +125,7 @@ class _Inserter:
         found: set[Op] = set()
         accumulators: dict[Op, int] = {}
         terms: dict[Op, int] = {}
+        tabled: set[Op] = set()
         for node in self.graph.ops:
             accumulators[node] = int(isinstance(node, PRODUCTS))
             terms[node] = int(not isinstance(node, Constant))
@@ -133,6 +137,12 @@ class _Inserter:
                 continue
             values = [x for x in node.operands if not isinstance(x, Constant)]
             terms[node] = len(values)
+            if any(x in tabled or isinstance(x, Map) for x in values):
+                # A table takes factors and terms along, and nothing else.
+                if len(values) == 1 and isinstance(node, (Add, Mul)) and self._only_use(values[0]):
+                    tabled.add(node)
+                    found.add(values[0])
+                continue
             if isinstance(node, Mul) and len(values) > 1:
                 continue
             for x in reversed(values):
@@ -148,12 +158,16 @@ class _Inserter:
         clamp_of_clamp = isinstance(x, (Relu, Clip)) and all(
             isinstance(user, (Relu, Clip)) for user in self.graph.users[x]
         )
+        return (isinstance(x, LINEAR) or clamp_of_clamp) and self._only_use(x)
+
+    def _only_use(self, x: Op) -> bool:
+        """Whether one operand of one op is all that the value is for."""
+        users = self.graph.users[x]
         return (
-            (isinstance(x, LINEAR) or clamp_of_clamp)
-            and len(self.graph.users[x]) == 1
+            len(users) == 1
+            and sum(y is x for y in users[0].operands) == 1
             and not self.graph.is_output(x)
             and not self.config.skips(x)
-            and sum(y is x for y in self.graph.users[x][0].operands) == 1
         )
 
     def _is_attention(self, node: MatMul) -> bool:
@@ -195,8 +209,36 @@ class _Inserter:
         }[need]
         if need is Need.NARROW and node in self.factors:
             storage = "int8"
+        if need is Need.NARROW and self.table_axis(node) is not None:
+            return self._channel_groups(node)
         low, high = self.ranges.range(self.graph.names[node], storage, config.method)
         return affine_quantization(low, high, storage)
+
+    def table_axis(self, node: Op) -> int | None:
+        """The channel axis of a value that only a table reads and that may have many scales."""
+        only_table = all(isinstance(user, Map) for user in self.graph.users[node])
+        if not (only_table and isinstance(node, LINEAR) and self._only_use(node)):
+            return None
+        if self.config.rule(node).table_scales < 2 or node.type.rank < 2:
+            return None
+        return 1 if node.type.rank == 4 else node.type.rank - 1
+
+    def _channel_groups(self, node: Op) -> Quantization:
+        """Symmetric int8 with scales s·2^−e per channel, 0 ≤ e < `table_scales`.
+
+        Powers of two as in FQ-ViT (Lin et al. 2022, section 3.2), so that few tables serve all
+        channels.
+        """
+        low, high = self.ranges.channels(self.graph.names[node])
+        bounds = np.maximum(-low, high)
+        largest = float(bounds.max(initial=0.0))
+        widest = affine_quantization(-largest, largest, "int8").scale[0]
+        ratios = largest / np.maximum(bounds, largest * 2.0**-32) if largest else np.ones(len(low))
+        last = self.config.rule(node).table_scales - 1
+        exponents = np.clip(np.floor(np.log2(ratios)), 0, last)
+        axis = self.table_axis(node)
+        assert axis is not None
+        return Quantization.per_channel("int8", widest * 2.0**-exponents, axis)
 
     @cached_property
     def factors(self) -> frozenset[Op]:

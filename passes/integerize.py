@@ -12,6 +12,7 @@ from qcompiler import fixed_point
 from qcompiler.graph import Constant, Input, Op, Rule, fold
 from qcompiler.invariants import quantized
 from qcompiler.ops import (
+    Add,
     Clip,
     Concat,
     Dequantize,
@@ -19,6 +20,7 @@ from qcompiler.ops import (
     Map,
     MaxPool,
     Movement,
+    Mul,
     Pad,
     Quantize,
     Relu,
@@ -102,18 +104,59 @@ def move_codes(node: Op) -> Op | None:
 
 
 def to_table(node: Op) -> Op | None:
-    """quantize(f(dequantize(q))) of an 8-bit q → a table of all 256 codes."""
+    """quantize(f(dequantize(q))·c + t) of 8-bit codes → a table, one per kind of channel."""
     match node:
-        case Quantize(Map(Dequantize(q), region), quantization) if (
-            q.type.dtype in ("uint8", "int8")
-            and (meaning := q.type.quantization) is not None
-            and meaning.axis is None
-        ):
-            codes = np.arange(256, dtype=np.int64) + np.iinfo(q.type.dtype).min
-            reals = fixed_point.dequantize(codes, meaning).astype(np.float32)
-            values = fixed_point.quantize(_evaluate(region.outputs["y"], reals), quantization)
-            return Table(q, Constant(values), quantization)
-    return None
+        case Quantize(Add(Mul(Map() as f, Constant(array=c)), Constant(array=t)), q):
+            pass
+        case Quantize(Mul(Map() as f, Constant(array=c)), q):
+            t = np.zeros(())
+        case Quantize(Add(Map() as f, Constant(array=t)), q):
+            c = np.ones(())
+        case Quantize(Map() as f, q):
+            c, t = np.ones(()), np.zeros(())
+        case _:
+            return None
+    if not isinstance(f.x, Dequantize) or f.x.x.type.dtype not in ("uint8", "int8"):
+        return None
+    codes, meaning = f.x.x, f.x.x.type.quantization
+    if meaning is None or node.type.shape != codes.type.shape:
+        return None
+    rank = codes.type.rank
+    # What one table depends on, for every kind of channel.
+    parts = (
+        meaning.scales(rank),
+        meaning.zero_points(rank),
+        c,
+        t,
+        q.scales(rank),
+        q.zero_points(rank),
+    )
+    shape = np.broadcast_shapes(*(np.shape(p) for p in parts))
+    columns = [np.broadcast_to(p, shape).reshape(-1).astype(np.float64) for p in parts]
+    kinds, which = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)
+    all_codes = np.arange(256, dtype=np.int64) + np.iinfo(codes.type.dtype).min
+    tables = [_table(f.region.outputs["y"], all_codes, *kind) for kind in kinds]
+    values = np.clip(np.concatenate(tables), q.bounds.low, q.bounds.high).astype(q.bounds.dtype)
+    rows = None
+    if len(kinds) > 1:
+        rows = Constant((256 * which).reshape(shape).astype(np.int32))
+    return Table(codes, Constant(values), q, rows)
+
+
+def _table(
+    root: Op,
+    codes: np.ndarray,
+    scale: float,
+    zero_point: float,
+    factor: float,
+    term: float,
+    result_scale: float,
+    result_zero_point: float,
+) -> np.ndarray:
+    """The result's code (not yet clamped) for each code of the operand."""
+    reals = _evaluate(root, ((codes - zero_point) * scale).astype(np.float32))
+    steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
+    return fixed_point.round_half_up(steps) + int(result_zero_point)
 
 
 def _evaluate(root: Op, x: np.ndarray) -> np.ndarray:

@@ -71,6 +71,8 @@ class QuantizationConfig:
         residuals: Storage of values that sums add to: full 8-bit residual sums ruin transformers.
         outputs: Storage of the model's outputs and of operands of ops that stay in float; 24 bits
             convert to float32 exactly.
+        table_scales: How many scales, powers of two apart, the channels in front of a table may
+            have; 1 is one scale per tensor.
         method: How the range of an activation is chosen from its statistics.
         softmax: Exponentials by "table", by shifts ("shift": I-ViT's Shiftmax), or by a table of
             powers of a base ("log2": FQ-ViT's log2 quantization of attention, and its successors).
@@ -85,6 +87,7 @@ class QuantizationConfig:
     weights: str = "int8"
     residuals: str = "int16"
     outputs: str = "int24"
+    table_scales: int = 8
     method: str = "mse"
     softmax: str = "table"
     softmax_bits: int = 8

@@ -145,10 +145,10 @@ class Op:
             and not (isinstance(value, tuple) and value and isinstance(value[0], Op))
         }
 
-    def with_operands(self, operands: Iterable[Op]) -> Op:
-        """The same op on other operands, given in the order of `operands`."""
+    def with_operands(self, operands: Iterable[Op], **attributes: Any) -> Op:
+        """The same op on other operands, in the order of `operands`, and with other attributes."""
         new = iter(operands)
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = dict(attributes)
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Op):

@@ -65,27 +65,38 @@ class Requantize(Composite):
 class Table(Composite):
     """values[code]: any function of an 8-bit code, to within half a step of the result.
 
+    Channels whose scales differ have tables of their own, one behind the other.
+
     Attributes:
         x: 8-bit codes.
-        values: 256 codes of the result, that of the smallest code of x's dtype first.
+        values: 256 codes of the result, that of the smallest code of x's dtype first; or several
+            such tables.
         quantization: Meaning of the result.
+        rows: int32, broadcastable to x: where the table of each element starts, a multiple of 256.
+            None where there is one table.
     """
 
     x: Op
     values: Op
     quantization: Quantization
+    rows: Op | None = None
 
     def body(self) -> Op:
         self.expect(self.x.type.dtype in ("uint8", "int8"), "8-bit codes", self.x.type)
-        self.expect(
-            self.values.type == TensorType(self.quantization.bounds.dtype, (256,)),
-            f"{self.quantization.bounds.dtype}[256]",
-            self.values.type,
-        )
+        dtype, size = self.quantization.bounds.dtype, self.values.type.size
+        fits = self.values.type == TensorType(dtype, (size,)) and size % 256 == 0 and size > 0
+        self.expect(fits, f"{dtype}[256] or a multiple", self.values.type)
         index: Op = Cast(self.x, "int32")
         if self.x.type.dtype == "int8":
             index = Sub(index, scalar(-128, "int32"))
-        return Lookup(index, self.values)
+        if self.rows is None:
+            self.expect(size == 256, "one table of 256", self.values.type)
+            return Lookup(index, self.values)
+        self.expect(self.rows.type.dtype == "int32", "int32 rows", self.rows.type)
+        if isinstance(self.rows, Constant):
+            inside = self.rows.array.min() >= 0 and self.rows.array.max() <= size - 256
+            self.expect(bool(inside), f"rows within 0…{size - 256}", self.rows.array.max())
+        return Lookup(Add(index, self.rows), self.values)
 
 
 def _magnitude(node: Op) -> int:

@@ -1,6 +1,7 @@
 """Every pass through every tiny graph, under its contract."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ STAYS_FLOAT = {
 }
 
 
-def observed_ranges(graph: Graph, example: Example) -> FixedRanges:
+def observed_ranges(
+    wanted: Mapping[str, int | None], graph: Graph, example: Example
+) -> FixedRanges:
     rng = np.random.default_rng(1)
     ranges: dict[str, tuple[float, float]] = {}
     channels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -40,8 +43,8 @@ def observed_ranges(graph: Graph, example: Example) -> FixedRanges:
                 min(low, float(seen.min(initial=0))),
                 max(high, float(seen.max(initial=0))),
             )
-            if seen.ndim:
-                rows = seen.reshape(-1, seen.shape[-1])
+            if (axis := wanted.get(name)) is not None:
+                rows = np.moveaxis(seen, axis, -1).reshape(-1, seen.shape[axis])
                 low, high = channels.get(name, (0.0, 0.0))
                 channels[name] = (
                     np.minimum(low, rows.min(0, initial=0)),
@@ -53,7 +56,7 @@ def observed_ranges(graph: Graph, example: Example) -> FixedRanges:
 def prepared(step: Pass, graph: Graph, example: Example) -> Pass:
     if not isinstance(step, CalibratedPass):
         return step
-    return dataclasses.replace(step, ranges=observed_ranges(graph, example))
+    return dataclasses.replace(step, ranges=observed_ranges(step.observed(graph), graph, example))
 
 
 def stages(example: Example) -> list[tuple[Pass, Graph, Graph]]:
