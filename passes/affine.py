@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompiler import fixed_point
+from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
@@ -16,12 +17,11 @@ from qcompiler.ops import (
     Conv,
     ConvInteger,
     Dequantize,
-    Exponentials,
+    Map,
     MatMul,
     MatMulInteger,
     Mul,
     Normalize,
-    NormalizeInteger,
     Pad,
     Reciprocal,
     ReduceMean,
@@ -33,6 +33,7 @@ from qcompiler.ops import (
 )
 from qcompiler.ops.integer import INT32_MAX
 from qcompiler.ops.softmax import AVERAGE_BITS
+from qcompiler.passes.functions import normal, probabilities, shift_gelu, weights
 from qcompiler.types import Quantization
 
 Term = tuple[Op, np.ndarray]
@@ -59,10 +60,11 @@ class Affine:
         return Affine((*self.terms, *other.terms), self.constant + other.constant)
 
 
-def affine(value: Op) -> Affine | None:
+def affine(value: Op, config: QuantizationConfig) -> Affine | None:
     """The affine form of a real value whose leaves are dequantized codes; None if it has none.
 
-    Zero points end up in biases and constants: real = s·(q − z) (Jacob et al. 2018, eq. 1).
+    Zero points end up in biases and constants: real = s·(q − z) (Jacob et al. 2018, eq. 1).  The
+    configuration chooses the forms of softmax, GELU and normalization.
     """
     match value:
         case Constant(array=c) if value.type.is_float:
@@ -70,13 +72,13 @@ def affine(value: Op) -> Affine | None:
         case Dequantize(q):
             return _codes(q)
         case Add(a, b) | Sub(a, b):
-            left, right = affine(a), affine(b)
+            left, right = affine(a, config), affine(b, config)
             if left is None or right is None:
                 return None
             sign = 1.0 if isinstance(value, Add) else -1.0
             return left.plus(right.scaled(np.array(sign)))
         case Mul(a, Constant(array=c)):
-            form = affine(a)
+            form = affine(a, config)
             return form and form.scaled(c.astype(np.float64))
         case Mul(Dequantize(a), Dequantize(b)):
             return _product(a, b)
@@ -88,14 +90,16 @@ def affine(value: Op) -> Affine | None:
             return _mean(value, x, axes)
         case AveragePool(Dequantize(x), window):
             return _average(value, x, window)
-        case Normalize(Dequantize(x), axes, epsilon, center):
-            return _normalize(x, axes, epsilon, center)
-        case MatMul(Softmax(Dequantize(x), axis, mask), Dequantize(v), None) if (
+        case Normalize(Dequantize(x)):
+            return _single(normal(value, x, config))
+        case Map() if (gelu := shift_gelu(value, config)) is not None:
+            return Affine(((gelu, gelu.quantization.scales(gelu.type.rank)),), np.asarray(0.0))
+        case MatMul(Softmax(Dequantize(x), axis) as softmax, Dequantize(v), None) if (
             axis == x.type.rank - 1
         ):
-            return _attend(x, v, mask)
-        case Softmax(Dequantize(x), axis, mask):
-            return _softmax(x, axis, mask)
+            return _attend(weights(softmax, x, config), v)
+        case Softmax(Dequantize(x)):
+            return _single(probabilities(value, x, config))
     return None
 
 
@@ -206,45 +210,18 @@ def _average(value: AveragePool, x: Op, window: Window) -> Affine | None:
     return Affine(((total, factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
 
 
-def _normalize(x: Op, axes: tuple[int, ...], epsilon: float, center: bool) -> Affine | None:
-    q = _quantization(x)
-    if q.axis is not None or q.bounds.bits > 16:
-        return None
-    if not center and q.zero_point[0]:
-        return None
-    normal = NormalizeInteger(x, axes, epsilon / q.scale[0] ** 2, center)
-    return Affine(((normal, np.asarray(normal.quantization.scale[0])),), np.asarray(0.0))
+def _single(found: tuple[Op, float] | None) -> Affine | None:
+    return found and Affine(((found[0], np.asarray(found[1])),), np.asarray(0.0))
 
 
-def _exponentials(x: Op, axis: int, mask: Op | None, dtype: str) -> Exponentials | None:
-    """exp(s·(q − max q)) by table; the largest code stands for 1."""
-    if not _is_8_bit(x):
-        return None
-    differences = np.arange(256) - 255
-    largest = np.iinfo(dtype).max
-    reals = np.exp(_quantization(x).scale[0] * differences) * largest
-    values = Constant(fixed_point.round_half_up(reals).astype(dtype))
-    return Exponentials(x, values, axis, mask)
-
-
-def _attend(x: Op, v: Op, mask: Op | None) -> Affine | None:
+def _attend(weights: Op | None, v: Op) -> Affine | None:
     """softmax(x) @ v with unnormalised weights, each row divided by its sum afterwards."""
-    q, axis = _quantization(v), x.type.rank - 1
-    weights = _exponentials(x, axis, mask, "uint8")
+    q = _quantization(v)
     if weights is None or v.type.dtype != "int8" or any(q.zero_point):
         return None
     if q.axis not in (None, v.type.rank - 1):
         return None
-    reciprocal = Reciprocal(ReduceSum(weights, (axis,)))
+    reciprocal = Reciprocal(ReduceSum(weights, (weights.type.rank - 1,)))
     average = Average(MatMulInteger(weights, v), reciprocal)
     factors = q.scales(v.type.rank).reshape(-1) * 2.0**-AVERAGE_BITS
     return Affine(((average, factors if q.axis is not None else factors[0]),), np.asarray(0.0))
-
-
-def _softmax(x: Op, axis: int, mask: Op | None) -> Affine | None:
-    """Probabilities of 15-bit exponentials."""
-    weights = _exponentials(x, axis, mask, "int16")
-    if weights is None:
-        return None
-    average = Average(Cast(weights, "int32"), Reciprocal(ReduceSum(weights, (axis,))))
-    return Affine(((average, np.asarray(2.0**-AVERAGE_BITS)),), np.asarray(0.0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from qcompiler import fixed_point
+from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Constant, Input, Op, Rule, fold
 from qcompiler.invariants import quantized
 from qcompiler.ops import (
@@ -29,6 +31,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.passes.functions import shift_gelu
 from qcompiler.types import Quantization, TensorType
 
 MAGNITUDE_LIMIT = 1 << 62
@@ -55,14 +58,22 @@ class Integerize(RewritePass):
 
         %quantize: uint8[1x4]@0.5 = quantize(%x)
         %requantize: uint8[1x4]@0.25 = requantize(%quantize, 1073741824, 268435456, shift=29)
+
+    Attributes:
+        config: Which form softmax, GELU and normalization take.
     """
+
+    config: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     requires = (quantized,)
     preserves: ClassVar[Preserves] = "reals"
 
     def rules(self) -> tuple[Rule, ...]:
         """Codes that nothing changes, movements and tables before the general affine rule."""
-        return (same_codes, move_codes, to_table, to_requantize)
+        shift, requantize = (
+            functools.partial(rule, config=self.config) for rule in (to_shift_gelu, to_requantize)
+        )
+        return (same_codes, move_codes, shift, to_table, requantize)
 
 
 def same_codes(node: Op) -> Op | None:
@@ -101,6 +112,18 @@ def move_codes(node: Op) -> Op | None:
             ):
                 return concat.with_operands(codes)
     return None
+
+
+def to_shift_gelu(node: Op, config: QuantizationConfig) -> Op | None:
+    """quantize(gelu(dequantize(q))·c + t) → ShiftGELU and a requantization, where it is chosen."""
+    match node:
+        case Quantize((Map() as f) | Mul((Map() as f), Constant())):
+            pass
+        case Quantize(Add((Map() as f) | Mul((Map() as f), Constant()), Constant())):
+            pass
+        case _:
+            return None
+    return None if shift_gelu(f, config) is None else to_requantize(node, config)
 
 
 def to_table(node: Op) -> Op | None:
@@ -169,12 +192,12 @@ def _evaluate(root: Op, x: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.broadcast_to(values, x.shape).astype(np.float64), nan=0.0)
 
 
-def to_requantize(node: Op) -> Op | None:
+def to_requantize(node: Op, config: QuantizationConfig) -> Op | None:
     """quantize(clamp(affine combination)) → accumulators and one requantization."""
     if not isinstance(node, Quantize):
         return None
     value, low, high = _clamps(node.x)
-    form, bounds = affine(value), _code_bounds(node.quantization, low, high)
+    form, bounds = affine(value, config), _code_bounds(node.quantization, low, high)
     if form is None or not form.terms or bounds is None:
         return None
     return requantize(form, node.quantization, *bounds, node.type.rank)

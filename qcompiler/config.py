@@ -134,6 +134,7 @@ class QuantizationConfig:
             return cls()
         return cls(
             activations="int8",
+            table_scales=1,
             method="min-max",
             softmax="shift",
             gelu="shift",

@@ -291,6 +291,8 @@ def _softmax() -> Iterator[Op]:
     yield ShiftGELU(codes("uint8", 2, 3, 20, scale=0.05, zero=128), 2)
     yield ShiftGELU(codes("int8", 2, 30, 4, scale=0.9), 1)
     yield ShiftGELU(codes("int8", 9, scale=0.01), 0, 23)
+    channels = Quantization("int8", (0.1, 0.025, 0.4), (0, 0, 0), 1)
+    yield ShiftGELU(given("int8", 5, 3, quantization=channels), 1)
     yield Reciprocal(given("int32", 40, low=0, high=50_000))
     yield Reciprocal(given("int32", 3, 40, 1, low=0))
     weighted = given("int32", 3, 9, low=-128 * 1000, high=128 * 1000)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from qcompiler import fixed_point
-from qcompiler.graph import Op, op
+from qcompiler.graph import Constant, Op, op
 from qcompiler.ops.arithmetic import (
     Add,
     Cast,
@@ -52,11 +54,11 @@ SATURATED = 8.0
 """σ(1.6875·8) rounds to 1 on 15 bits, and σ(−1.6875·8) to 0."""
 
 
-def _at_step(codes: Op, scale: float) -> Op:
-    """int64 codes of a scale, below 2^17, as codes of the step 2^−16; half up."""
-    multiplier, shift = fixed_point.dyadic(min(scale, LARGEST_SCALE) * 2.0**STEP_BITS)
-    product = Mul(codes, scalar(int(multiplier), "int64"))
-    return _rounded(product, shift)
+def _at_step(codes: Op, scales: np.ndarray) -> Op:
+    """int64 codes below 2^17, of scales that broadcast, as codes of the step 2^−16; half up."""
+    ratios = np.minimum(scales, LARGEST_SCALE) * 2.0**STEP_BITS
+    multipliers, shift = fixed_point.dyadic(ratios)
+    return _rounded(Mul(codes, Constant(np.asarray(multipliers))), shift)
 
 
 def _rounded(x: Op, bits: int) -> Op:
@@ -81,22 +83,16 @@ def _shift_exp(x: Op, n: int) -> Op:
     return ShiftRight(Mul(base, scalar(1 << n, "int64")), shift)
 
 
-def _scale_of(node: Op, x: Op) -> tuple[float, int]:
-    """Scale and zero point of the 8-bit codes that all the shift forms take."""
-    q = x.type.quantization
-    fits = x.type.dtype in ("uint8", "int8") and q is not None and q.axis is None
-    node.expect(fits, "8-bit codes with one scale", x.type)
-    assert q is not None
-    return q.scale[0], q.zero_point[0]
-
-
 def _masked_exponentials(node: Op, x: Op, axis: int, mask: Op | None, n: int) -> Op:
     """2^(16 + n)·exp(x − max); 0 where the mask is false."""
     node.expect(0 <= axis < x.type.rank, f"an axis of {x.type}", axis)
     node.expect(1 <= n <= 30, "n of 1…30", n)
-    scale, _ = _scale_of(node, x)
+    q = x.type.quantization
+    fits = x.type.dtype in ("uint8", "int8") and q is not None and q.axis is None
+    node.expect(fits, "8-bit codes with one scale", x.type)
+    assert q is not None
     difference = Cast(differences(x, axis, mask), "int64")
-    exponentials = _shift_exp(_at_step(difference, scale), n)
+    exponentials = _shift_exp(_at_step(difference, q.scales(x.type.rank)), n)
     return exponentials if mask is None else Select(mask, exponentials, scalar(0, "int64"))
 
 
@@ -194,11 +190,10 @@ class ShiftGELU(Composite):
     that of a row.  With too small an n, e₀ underflows and σ(−9.5) becomes 1/2; here n follows from
     the largest value that the codes can mean, and beyond ±8, where σ is 0 or 1 on its 15 bits, x
     saturates inside σ: so every scale works.  The maximum counts from 0 upwards, or else −max p
-    would be positive.  Within 0.012 of x·σ(1.702x) and 0.03 of GELU, and
-    2^−15·|x|.
+    would be positive.  Within 0.012 of x·σ(1.702x) and 0.03 of GELU, and 2^−15·|x|.
 
     Attributes:
-        x: 8-bit codes with one scale.
+        x: 8-bit codes; scales may differ along an axis.
         axis: The axis of a row.
         n: As in `ShiftExponentials`; None for the least that keeps every code right.
     """
@@ -208,43 +203,54 @@ class ShiftGELU(Composite):
     n: int | None = None
 
     @property
+    def meaning(self) -> Quantization:
+        """Of the operand's codes."""
+        q = self.x.type.quantization
+        fits = self.x.type.dtype in ("uint8", "int8") and q is not None
+        self.expect(fits, "8-bit codes that have a quantization", self.x.type)
+        assert q is not None
+        return q
+
+    @property
     def quantization(self) -> Quantization:
         """s·2^−15, for 8-bit codes times a 15-bit sigmoid."""
-        return Quantization.per_tensor("int32", _scale_of(self, self.x)[0] * 2.0**-SIGMOID_BITS)
+        scales = np.array(self.meaning.scale) * 2.0**-SIGMOID_BITS
+        zeros = (0,) * len(scales)
+        return Quantization("int32", tuple(map(float, scales)), zeros, self.meaning.axis)
 
     @property
     def least_n(self) -> int:
         """What gives e₀, the exponential of −1.6875·max, 15 bits for every code."""
-        scale, zero_point = _scale_of(self, self.x)
-        q = self.x.type.quantization
-        assert q is not None
-        largest = min((q.bounds.high - zero_point) * scale, SATURATED)
+        q = self.meaning
+        room = q.bounds.high - np.array(q.zero_point)
+        largest = min(float((room * np.array(q.scale)).max()), SATURATED)
         return max(1, math.ceil(largest * SIGMOID * LOG2_E))
 
     def body(self) -> Op:
-        scale, zero_point = _scale_of(self, self.x)
-        self.expect(0 <= self.axis < self.x.type.rank, f"an axis of {self.x.type}", self.axis)
+        q, rank = self.meaning, self.x.type.rank
+        self.expect(0 <= self.axis < rank, f"an axis of {self.x.type}", self.axis)
         n = self.least_n if self.n is None else self.n
         self.expect(
             self.least_n <= n <= 28,
             f"n of {self.least_n}…28, or exponentials of the largest code underflow",
             n,
         )
-        code: Op = Cast(self.x, "int32")
-        largest = Maximum(ReduceMax(code, (self.axis,)), scalar(zero_point, "int32"))
-        value, top = (Sub(v, scalar(zero_point, "int32")) for v in (code, largest))
-        shifted, highest = (_argument(Cast(v, "int64"), scale) for v in (value, top))
-        exponential = _shift_exp(Sub(shifted, highest), n)
-        other = _shift_exp(Sub(scalar(0, "int64"), highest), n)
+        zero_point = Constant(np.asarray(q.zero_points(rank), np.int32))
+        value = Sub(Cast(self.x, "int32"), zero_point)
+        argument = _sigmoid_argument(Cast(value, "int64"), q.scales(rank))
+        highest = ReduceMax(Cast(argument, "int32"), (self.axis,))
+        top = Cast(Maximum(highest, scalar(0, "int32")), "int64")
+        exponential = _shift_exp(Sub(argument, top), n)
+        other = _shift_exp(Sub(scalar(0, "int64"), top), n)
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), Add(exponential, other))
         sigmoid = _rounded(Mul(exponential, factor), DIVIDEND_BITS - SIGMOID_BITS)
         return Mul(value, Cast(sigmoid, "int32"))
 
 
-def _argument(value: Op, scale: float) -> Op:
+def _sigmoid_argument(value: Op, scales: np.ndarray) -> Op:
     """1.702·x as x + (x>>1) + (x>>3) + (x>>4) at the step 2^−16, saturated."""
     limit = int(SATURATED) << STEP_BITS
-    x = Clip(_at_step(value, scale), -limit, limit)
+    x = Clip(_at_step(value, scales), -limit, limit)
     return Add(Add(x, _shifted(x, 1)), Add(_shifted(x, 3), _shifted(x, 4)))
 
 

@@ -1,0 +1,143 @@
+"""Integer forms of softmax, GELU and normalization, as the configuration chooses them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from scipy import special
+
+from qcompiler import fixed_point
+from qcompiler.config import QuantizationConfig
+from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.ops import (
+    Average,
+    Cast,
+    Dequantize,
+    Exponentials,
+    IntegerLayerNorm,
+    Map,
+    Normalize,
+    NormalizeInteger,
+    Reciprocal,
+    ReduceSum,
+    ShiftExponentials,
+    ShiftGELU,
+    Shiftmax,
+    Softmax,
+)
+from qcompiler.ops.softmax import AVERAGE_BITS
+
+ADALOG_STEPS = 37
+"""AdaLog's bases are 2^(q/37) for whole q."""
+
+
+def weights(softmax: Softmax, x: Op, config: QuantizationConfig) -> Op | None:
+    """uint8 codes of exp(x − max), in front of a product with values; None if x does not suit."""
+    config = config.rule(softmax)
+    if not _has_8_bits(x):
+        return None
+    if config.softmax == "shift":
+        return ShiftExponentials(x, softmax.axis, softmax.mask)
+    return _exponentials(softmax, x, "uint8", config)
+
+
+def probabilities(softmax: Softmax, x: Op, config: QuantizationConfig) -> tuple[Op, float] | None:
+    """Codes of the normalised softmax of codes x and their scale; None if x does not suit."""
+    config = config.rule(softmax)
+    if not _has_8_bits(x):
+        return None
+    if config.softmax == "shift":
+        node = Shiftmax(x, softmax.axis, softmax.mask)
+        return node, node.quantization.scale[0]
+    found = _exponentials(softmax, x, "int16", config)
+    reciprocal = Reciprocal(ReduceSum(found, (softmax.axis,)))
+    return Average(Cast(found, "int32"), reciprocal), 2.0**-AVERAGE_BITS
+
+
+def normal(node: Normalize, x: Op, config: QuantizationConfig) -> tuple[Op, float] | None:
+    """Codes of the normalized codes x and their scale; None if x does not suit."""
+    q = x.type.quantization
+    if q is None or q.axis is not None or q.bounds.bits > 16:
+        return None
+    if not node.center and q.zero_point[0]:
+        return None
+    cls = IntegerLayerNorm if config.rule(node).normalization == "i-vit" else NormalizeInteger
+    found = cls(x, node.axes, node.epsilon / q.scale[0] ** 2, node.center)
+    return found, found.quantization.scale[0]
+
+
+def shift_gelu(node: Op, config: QuantizationConfig) -> ShiftGELU | None:
+    """ShiftGELU of 8-bit codes, where the op is a GELU and the configuration wants it so."""
+    match node:
+        case Map(Dequantize(x), region) if (
+            config.rule(node).gelu == "shift"
+            and x.type.dtype in ("uint8", "int8")
+            and x.type.rank > 0
+            and _is_gelu(region)
+        ):
+            return ShiftGELU(x, x.type.rank - 1)
+    return None
+
+
+def _is_gelu(region: Graph) -> bool:
+    """Whether the function is GELU in any of its forms, of which x·σ(1.702x) is 0.0204 off."""
+    x = np.linspace(-8, 8, 161, dtype=np.float32)
+
+    def visit(node: Op, operands: list[np.ndarray]) -> np.ndarray:
+        return x if isinstance(node, Input) else node.numpy(*operands)
+
+    root = region.outputs["y"]
+    with np.errstate(all="ignore"):
+        found = fold([root], {}, visit)[root]
+    return bool(np.abs(found - x * special.ndtr(x)).max() <= 0.021)
+
+
+def _has_8_bits(x: Op) -> bool:
+    q = x.type.quantization
+    return x.type.dtype in ("uint8", "int8") and q is not None and q.axis is None
+
+
+def _exponentials(softmax: Softmax, x: Op, dtype: str, config: QuantizationConfig) -> Exponentials:
+    """exp(s·(q − max q)) by table; the largest code stands for 1."""
+    assert x.type.quantization is not None
+    reals = np.exp(x.type.quantization.scale[0] * (np.arange(256) - 255))
+    if config.softmax == "log2":
+        reals = log_quantized(reals, config.softmax_bits, config.softmax_base)
+    values = fixed_point.round_half_up(reals * np.iinfo(dtype).max).astype(dtype)
+    return Exponentials(x, Constant(values), softmax.axis, softmax.mask)
+
+
+def log_quantized(values: np.ndarray, bits: int, base: float | str) -> np.ndarray:
+    """Values of 0…1 as the nearest of base^−j by its exponent, 0 ≤ j < 2^bits − 1, or else 0.
+
+    Log2 quantization of attention (FQ-ViT, Lin et al. 2022, section 3.3: base 2; RepQ-ViT, Li et
+    al. 2023, section 3.3: √2) on the exponentials in front of the sum, so that rows of quantized
+    weights sum to exactly what divides them.  j is what a storage of that many bits would hold; its
+    last code is 0, since rows have many tiny elements.  "adaptive" takes AdaLog's bases 2^(q/37)
+    (Wu et al. 2024) and of these the one with the least square error over `values`: of equally
+    likely differences of logits, for a table of exponentials.  AdaLog's two tables, T2[j] >> T1[j],
+    become one in the table that the result goes into.
+
+    Args:
+        values: Real numbers.
+        bits: Of a code.
+        base: Above 1; "sqrt2" or "adaptive".
+    """
+    if base == "sqrt2":
+        base = 2.0**0.5
+    if not isinstance(base, str):
+        return _powers(values, bits, base)
+    bases = 2.0 ** (np.arange(1, 2 * ADALOG_STEPS + 1) / ADALOG_STEPS)
+    candidates = [_powers(values, bits, float(b)) for b in bases]
+    return min(candidates, key=functools.partial(_square_error, values))
+
+
+def _powers(values: np.ndarray, bits: int, base: float) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        exponents = np.floor(-np.log(values) / np.log(base) + 0.5)
+    return np.where(exponents < (1 << bits) - 1, base**-exponents, 0.0)
+
+
+def _square_error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.square(a - b).sum())
