@@ -23,15 +23,19 @@ from qcompiler.passes.fuse import Fuse
 from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
+from qcompiler.passes.recognize_mask import RecognizeMask
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
+from qcompiler.passes.split_channels import SplitChannels
 
 DEFAULT: tuple[Pass, ...] = (
     Canonicalize(),
     FoldBatchNorm(),
     HoistSlice(),  # behind the folding of biases into products
+    RecognizeMask(),
     EqualizeCrossLayer(),
     CollapseUnary(),
     ReparameterizeScales(),
+    SplitChannels(),
     InsertQdq(),
     Integerize(),
 )
@@ -64,8 +68,10 @@ __all__ = [
     "Integerize",
     "Pass",
     "PassManager",
+    "RecognizeMask",
     "ReparameterizeScales",
     "RewritePass",
+    "SplitChannels",
     "Verify",
     "known_passes",
     "parse_pass",

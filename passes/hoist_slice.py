@@ -157,7 +157,8 @@ def _parts(graph: Graph) -> dict[Op, _Part]:
 
 def _paths(graph: Graph, product: Op) -> list[tuple[Op, ...]] | None:
     """The ways from a product to slices; None where one ends at anything else."""
-    paths, stack = [], [(product,)]
+    paths: list[tuple[Op, ...]] = []
+    stack: list[tuple[Op, ...]] = [(product,)]
     while stack:
         path = stack.pop()
         users = graph.users[path[-1]]

@@ -14,10 +14,12 @@ from qcompiler.ops import (
     Add,
     AveragePool,
     BatchNormalization,
+    Cast,
     Clip,
     Concat,
     Conv,
     Div,
+    Equal,
     Erf,
     HardSigmoid,
     HardSwish,
@@ -25,10 +27,12 @@ from qcompiler.ops import (
     MatMul,
     MaxPool,
     Mul,
+    Not,
     Pad,
     ReduceMean,
     Relu,
     Reshape,
+    Select,
     Sigmoid,
     Slice,
     Softmax,
@@ -179,6 +183,28 @@ def _fused_attention(b: Builder, x: Op) -> Op:
     return b.linear(Reshape(heads, (1, 64, 4)), 3)
 
 
+def _windows(b: Builder, x: Op) -> Op:
+    """Four windows of 16 tokens, with position biases and −100 between regions in one constant."""
+    windows = Transpose(Reshape(x, (3, 2, 4, 2, 4)), (1, 3, 2, 4, 0))
+    tokens = Reshape(windows, (4, 16, 3))
+    q, k, v = (b.linear(tokens, 4) for _ in range(3))
+    region = b.rng.integers(0, 2, (4, 16))
+    apart = np.where(region[:, :, None] != region[:, None, :], -100, 0)
+    bias = Constant((b.parameter(4, 16, 16).array + apart).astype(FLOAT))
+    scores = Mul(MatMul(q, Transpose(k, (0, 2, 1))), scalar(0.5, FLOAT))
+    return b.linear(MatMul(Softmax(Add(scores, bias), 2), v), 3)
+
+
+def _causal(b: Builder, x: Op) -> Op:
+    """A mask of the lowest number, and a guard against rows that it empties."""
+    tokens = Reshape(Transpose(x, (0, 2, 3, 1)), (1, 64, 3))
+    q, k, v = (b.linear(tokens, 4) for _ in range(3))
+    mask = Constant(np.triu(np.full((64, 64), np.finfo(FLOAT).min, FLOAT), 1))
+    weights = Softmax(Add(MatMul(q, Transpose(k, (0, 2, 1))), mask), 2)
+    kept = Select(Not(Equal(weights, weights)), scalar(0, FLOAT), weights)
+    return b.linear(MatMul(kept, v), 3)
+
+
 def _gated(b: Builder, x: Op) -> Op:
     """Two halves of the channels of one convolution, one a factor of the other."""
     y = b.conv(x, 8)
@@ -202,14 +228,15 @@ def _shared_weight(b: Builder, x: Op) -> Op:
 _GRAPHS = (
     _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
     _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
-    _fused_attention, _gated,
+    _fused_attention, _gated, _windows, _causal,
 )  # fmt: skip
 
 
 def tiny_graphs() -> list[Example]:
     """Whole graphs in the real language on images of at most 8x8, seeded by their position.
 
-    Also a graph with two inputs and two outputs, one of which feeds the other.
+    Also a graph with two inputs and two outputs, one of which feeds the other, and one whose
+    second input is a mask.
     """
     found = []
     for seed, build in enumerate(_GRAPHS):
@@ -218,7 +245,7 @@ def tiny_graphs() -> list[Example]:
         name = build.__name__.lstrip("_")
         graph = Graph((x,), {"y": build(builder, x)}, name)
         found.append(Example(name, graph, (Values(-2.0, 2.0),)))
-    return [*found, _two_of_each()]
+    return [*found, _two_of_each(), _padded()]
 
 
 def _two_of_each() -> Example:
@@ -227,3 +254,16 @@ def _two_of_each() -> Example:
     features = Relu(Add(builder.conv(a, 4), builder.conv(b, 4, kernel=1)))
     graph = Graph((a, b), {"features": features, "logits": builder.head(features)}, "two_of_each")
     return Example("two_of_each", graph, (Values(-2.0, 2.0), Values(0.0, 1.0)))
+
+
+def _padded() -> Example:
+    """Attention to the tokens that a mask of the caller's keeps: x + (1 − mask)·(−10000)."""
+    b = Builder(98)
+    tokens = Input(TensorType(FLOAT, (2, 8, 6)), name="x")
+    given = Input(TensorType("int64", (2, 8)), name="mask")
+    mask = Cast(Reshape(given, (2, 1, 8)), FLOAT)
+    term = Mul(Sub(scalar(1, FLOAT), mask), scalar(-10000, FLOAT))
+    q, k, v = (b.linear(tokens, 4) for _ in range(3))
+    weights = Softmax(Add(MatMul(q, Transpose(k, (0, 2, 1))), term), 2)
+    graph = Graph((tokens, given), {"y": b.linear(MatMul(weights, v), 3)}, "padded")
+    return Example("padded", graph, (Values(-2.0, 2.0), Values(0, 1, (0, 1))))

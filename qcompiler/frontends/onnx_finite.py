@@ -6,7 +6,7 @@ import numpy as np
 
 from qcompiler.frontends.onnx_model import require_finite
 from qcompiler.graph import Constant, Graph, Op
-from qcompiler.ops import Add, Gather, Movement, Select, Softmax
+from qcompiler.ops import Add, Movement, Select, Softmax
 
 
 def check_finite(graph: Graph) -> None:
@@ -38,7 +38,7 @@ def _only_masks(graph: Graph, constant: Op) -> bool:
         for user in graph.users[node]:
             if isinstance(user, Softmax) or user in seen:
                 continue
-            if not isinstance(user, (Add, Select, Movement, Gather)):
+            if not isinstance(user, (Add, Select, Movement)):
                 return False
             seen.add(user)
             stack.append(user)
