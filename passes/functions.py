@@ -116,8 +116,8 @@ def log_quantized(values: np.ndarray, bits: int, base: float | str) -> np.ndarra
     weights sum to exactly what divides them.  j is what a storage of that many bits would hold; its
     last code is 0, since rows have many tiny elements.  "adaptive" takes AdaLog's bases 2^(q/37)
     (Wu et al. 2024) and of these the one with the least square error of probabilities, for logits
-    that are distributed normally and fill the range of their codes with ±4 deviations.  AdaLog's two tables, T2[j] >> T1[j],
-    become one in the table that the result goes into.
+    that are distributed normally and fill the range of their codes with ±4 deviations.  AdaLog's
+    two tables, T2[j] >> T1[j], become one in the table that the result goes into.
 
     Args:
         values: exp(s·(i − 255)) for the 256 differences i − 255 of codes.
