@@ -24,6 +24,7 @@ from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
 from qcompiler.passes.recognize_mask import RecognizeMask
+from qcompiler.passes.recognize_normalization import RecognizeNormalization
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
 from qcompiler.passes.split_channels import SplitChannels
 
@@ -31,6 +32,7 @@ DEFAULT: tuple[Pass, ...] = (
     Canonicalize(),
     FoldBatchNorm(),
     HoistSlice(),  # behind the folding of biases into products
+    RecognizeNormalization(),  # as long as roots and quotients stand apart
     RecognizeMask(),
     EqualizeCrossLayer(),
     CollapseUnary(),
@@ -69,6 +71,7 @@ __all__ = [
     "Pass",
     "PassManager",
     "RecognizeMask",
+    "RecognizeNormalization",
     "ReparameterizeScales",
     "RewritePass",
     "SplitChannels",

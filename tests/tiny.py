@@ -27,6 +27,7 @@ from qcompiler.ops import (
     MatMul,
     MaxPool,
     Mul,
+    Normalize,
     Not,
     Pad,
     ReduceMean,
@@ -36,6 +37,7 @@ from qcompiler.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Sqrt,
     Sub,
     Tanh,
     Transpose,
@@ -205,6 +207,28 @@ def _causal(b: Builder, x: Op) -> Op:
     return b.linear(MatMul(kept, v), 3)
 
 
+def _spelled_out(b: Builder, x: Op) -> Op:
+    """A block whose normalizations and GELU (by tanh) are made of primitives, as in old opsets."""
+    tokens = b.linear(Reshape(Transpose(x, (0, 2, 3, 1)), (1, 64, 3)), 6)
+    deviation = Sub(tokens, ReduceMean(tokens, (2,)))
+    variance = ReduceMean(Mul(deviation, deviation), (2,))
+    y: Op = Div(deviation, Sqrt(Add(variance, scalar(1e-5, FLOAT))))
+    y = b.linear(Mul(y, b.parameter(6)), 8)
+    cube = Mul(Mul(y, y), Mul(y, scalar(0.044715, FLOAT)))
+    inner = Tanh(Mul(Add(y, cube), scalar((2 / np.pi) ** 0.5, FLOAT)))
+    y = b.linear(Mul(Mul(y, scalar(0.5, FLOAT)), Add(inner, scalar(1, FLOAT))), 6)
+    y = Add(tokens, y)
+    root = Sqrt(Add(ReduceMean(Mul(y, y), (2,)), scalar(1e-6, FLOAT)))
+    return b.linear(Mul(b.parameter(6), Mul(y, Div(scalar(1, FLOAT), root))), 3)
+
+
+def _group_norm(b: Builder, x: Op) -> Op:
+    """Two groups of channels, flattened for an instance normalization."""
+    y = b.conv(x, 4)
+    normal = Reshape(Normalize(Reshape(y, (1, 2, 128)), (2,), 1e-5), (1, 4, 8, 8))
+    return b.conv(Relu(Add(Mul(normal, b.parameter(4, 1, 1)), b.parameter(4, 1, 1))), 3)
+
+
 def _gated(b: Builder, x: Op) -> Op:
     """Two halves of the channels of one convolution, one a factor of the other."""
     y = b.conv(x, 8)
@@ -229,6 +253,7 @@ _GRAPHS = (
     _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
     _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
     _fused_attention, _gated, _windows, _causal,
+    _spelled_out, _group_norm,
 )  # fmt: skip
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Op
-from qcompiler.ops import Add, Mul, Normalize
+from qcompiler.ops import Add, Mul, Normalize, Reshape, scalar
+from qcompiler.types import FLOAT
+
+_TINY = 1e-30  # keeps 0 / 0 from being NaN; float32 squares of this size are rounded away
 
 
 @importer("LayerNormalization", since=17)
@@ -23,3 +29,65 @@ def _affine(node: Node, y: Op) -> Op:
     if result.type != y.type:
         raise node.broken(f"expected scale and bias that broadcast to {y.type}")
     return result
+
+
+@importer("RMSNormalization", since=23)
+def rms_normalization(node: Node) -> Op:
+    """x / √(mean square + epsilon)·scale over the axes from `axis` on."""
+    rank = node.x.type.rank
+    axes = tuple(range(node.axis(node.integer("axis"), rank), rank))
+    return _affine(node, Normalize(node.x, axes, node.number("epsilon"), center=False))
+
+
+@importer("InstanceNormalization", since=6)
+def instance_normalization(node: Node) -> Op:
+    """Each channel of each image normalized by itself."""
+    _expect_channels(node, 1)
+    y = Normalize(node.x, tuple(range(2, node.x.type.rank)), node.number("epsilon"))
+    return _per_channel(node, y, node.x.type.shape[1:2])
+
+
+@importer("GroupNormalization", since=21)
+def group_normalization(node: Node) -> Op:
+    """Groups of channels normalized together, as [n, groups, channels of a group, ...]."""
+    _expect_channels(node, 0)
+    n, channels, *rest = node.x.type.shape
+    groups = node.integer("num_groups")
+    if groups < 1 or channels % groups:
+        raise node.broken(f"num_groups: expected a divisor of {channels}, found {groups}")
+    apart = Reshape(node.x, (n, groups, channels // groups, *rest))
+    y = Normalize(apart, tuple(range(2, apart.type.rank)), node.number("epsilon"))
+    return Reshape(_per_channel(node, y, y.type.shape[1:3]), node.x.type.shape)
+
+
+def _expect_channels(node: Node, spatial: int) -> None:
+    if node.x.type.rank < 2 + spatial:
+        raise node.broken(f"expected [n, c, ...], found {node.x.type}")
+
+
+def _per_channel(node: Node, y: Op, channels: tuple[int, ...]) -> Op:
+    """y·scale + bias with one of each for the axes from 1 on that `channels` counts."""
+    shape = (*channels, *(1,) * (y.type.rank - 1 - len(channels)))
+    scale, bias = node.operand(1), node.operand(2)
+    for x in (scale, bias):
+        if x.type.shape != (math.prod(channels),):
+            raise node.broken(f"expected {math.prod(channels)} scales and biases, found {x.type}")
+    scaled = Mul(y, simplified(Reshape(scale, shape)))
+    return Add(scaled, simplified(Reshape(bias, shape)))
+
+
+@importer("MeanVarianceNormalization", since=9)
+def mean_variance_normalization(node: Node) -> Op:
+    """(x − mean) / √(variance + 10⁻⁹) over axes, as ONNX's function body has it."""
+    axes = node.integers("axes", (0, 2, 3)) or ()
+    return Normalize(node.x, tuple(sorted(node.axes(axes, node.x.type.rank))), 1e-9)
+
+
+@importer("LpNormalization")
+def lp_normalization(node: Node) -> Op:
+    """x / √Σx² along an axis; 0 stays 0."""
+    if (p := node.integer("p")) != 2:
+        raise node.unsupported(f"p={p}")
+    axis = node.axis(node.integer("axis"), node.x.type.rank)
+    y = Normalize(node.x, (axis,), _TINY, center=False)
+    return Mul(y, scalar(node.x.type.shape[axis] ** -0.5, FLOAT))

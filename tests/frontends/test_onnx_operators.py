@@ -105,6 +105,18 @@ for _axis in (1, -1):
     case("LayerNormalization", 3 * f(2, 3, 4), Known(positive(4)), kf(4), axis=_axis)
 case("LayerNormalization", f(2, 3, 4), kf(3, 4), axis=1, epsilon=0.1, stash_type=1)
 case("LayerNormalization", f(2, 3, 4), kf(2, 3, 4), f(3, 4), axis=0)
+for _axis in (0, 1, -1):
+    case("RMSNormalization", f(3, 3, 3), kf(3), axis=_axis, epsilon=0.01)
+case("RMSNormalization", f(2, 3, 4), kf(3, 4), axis=1)
+for _sizes in ((2, 4, 5), (2, 4, 3, 5)):
+    case("InstanceNormalization", f(*_sizes), kf(4), kf(4), epsilon=1e-3)
+    for _groups in (1, 2, 4):
+        case("GroupNormalization", f(*_sizes), kf(4), kf(4), num_groups=_groups, since=21)
+case("MeanVarianceNormalization", f(2, 3, 4, 5), axes=[0, 2, 3])
+case("MeanVarianceNormalization", f(2, 3, 4), axes=[1])
+for _axis in (0, -1):
+    case("LpNormalization", f(3, 4) * (np.arange(4) > 0), axis=_axis)
+    case("LpNormalization", np.diag([0, 1, 1]).astype(np.float32), axis=_axis, p=2)
 for _axis in (0, 1, 2, 3):
     case("Softmax", f(2, 3, 4, 5), axis=_axis)
 case("Softmax", f(2, 3, 4))
