@@ -37,6 +37,21 @@ class Preprocessing:
     resize: str | None = None
 
 
+@dataclass(frozen=True)
+class Choices:
+    """Fields of the configuration that have an option of their own; None where nothing was said.
+
+    Attributes:
+        method: Of calibration.
+        softmax: Form of softmax.
+        gelu: Form of GELU.
+    """
+
+    method: str | None = None
+    softmax: str | None = None
+    gelu: str | None = None
+
+
 def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
     """`name:1x3x32x32` → shape by name; None where nothing is given.
 
@@ -55,19 +70,22 @@ def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
 
 
 def quantization_config(
-    path: Path | None, method: str | None, skipped: Sequence[str]
+    path: Path | None, preset: str | None, choices: Choices, skipped: Sequence[str]
 ) -> QuantizationConfig:
-    """The configuration file, or the default, with the command line's exceptions on top.
+    """The configuration file or preset, or the default, with the command line's words on top.
 
     Raises:
         FileError: the file cannot be read.
-        UsageError: a key or value that does not exist.
+        UsageError: a key or value that does not exist, or both a file and a preset.
     """
     from qcompiler.config import QuantizationConfig, Rule, load_config
 
-    config = QuantizationConfig() if path is None else load_config(path)
-    if method is not None:
-        config = dataclasses.replace(config, method=method)
+    if path is not None and preset is not None:
+        raise UsageError("--preset: not together with --config; choose one")
+    config = QuantizationConfig.preset(preset or "default") if path is None else load_config(path)
+    found = {f.name: getattr(choices, f.name) for f in dataclasses.fields(choices)}
+    given = {name: value for name, value in found.items() if value is not None}
+    config = dataclasses.replace(config, **given)
     rules = tuple(Rule(pattern, skip=True) for pattern in skipped)
     return dataclasses.replace(config, rules=(*config.rules, *rules))
 

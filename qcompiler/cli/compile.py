@@ -9,6 +9,7 @@ import typer
 
 from qcompiler.cli import options as cli
 from qcompiler.cli.arguments import (
+    Choices,
     Preprocessing,
     check_writable,
     input_shapes,
@@ -53,6 +54,9 @@ def compile_command(
     calib_method: cli.CalibrationMethod = None,
     skip: cli.Skip = None,
     config: cli.Config = None,
+    preset: cli.Preset = None,
+    softmax: cli.Softmax = None,
+    gelu: cli.Gelu = None,
     passes: cli.Passes = None,
     disable_pass: cli.DisabledPasses = None,
     stop_after: cli.StopAfter = None,
@@ -78,7 +82,9 @@ def compile_command(
         target,
         calib,
         Options(
-            config=quantization_config(config, calib_method, skip or []),
+            config=quantization_config(
+                config, preset, Choices(calib_method, softmax, gelu), skip or []
+            ),
             samples=sample_options(calib, num_samples, Preprocessing(mean, std, layout, resize)),
             passes=steps,
             instruments=_instruments(steps, dump_ir_after, dump_ir_dir, verbose),

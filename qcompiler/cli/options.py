@@ -134,6 +134,28 @@ Skip = Annotated[
         help="Keep nodes in float, by name or shell pattern (repeatable).",
     ),
 ]
+Softmax = Annotated[
+    str | None,
+    _option(
+        panel=NUMBERS,
+        metavar="table|shift|log2",
+        help="Exponentials by table (default), by I-ViT's shifts, or in powers of a base.",
+    ),
+]
+Gelu = Annotated[
+    str | None,
+    _option(
+        panel=NUMBERS, metavar="table|shift", help="GELU by table (default) or by I-ViT's shifts."
+    ),
+]
+Preset = Annotated[
+    str | None,
+    _option(
+        panel=NUMBERS,
+        metavar="default|i-vit",
+        help="Start from the choices of a paper instead of --config.",
+    ),
+]
 Config = Annotated[
     Path | None,
     _option(panel=NUMBERS, metavar="FILE.yaml", help="Widths, methods and exceptions by name."),

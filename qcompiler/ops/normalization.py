@@ -113,7 +113,10 @@ class IntegerNormalization(Composite):
 
 @op
 class NormalizeInteger(IntegerNormalization):
-    """`Normalize` of codes: int32 codes of scale √n·2^−30, exact to about 2^−28 relative.
+    """`Normalize` of codes: int32 codes of scale √n·2^−30, within √n·2^−27 of the real value.
+
+    Deviations σ far below the largest code m add √n·m²/(σ²·2^61) for the rounding of ε, and rows so
+    long that squares do not fit √n·m/(σ·2^30.5) for that of d.
 
     y = d·√n / √V.  V is brought to [2^60, 2^62) by an even shift, found by comparisons; 1/√V
     follows by Newton's iteration r ← r·(3 − f·r²)/2 on 30 fraction bits (I-BERT, Kim et al. 2021,
@@ -135,9 +138,10 @@ def normalized(v: Op) -> tuple[Op, Op]:
     factor: Op = scalar(1, "int64")
     for step in (32, 16, 8, 4, 2):
         small = GreaterEqual(scalar((1 << 62 - step) - 1, "int64"), v)
-        v = Select(small, Mul(v, scalar(1 << step, "int64")), v)
-        scaled = Mul(factor, scalar(1 << step // 2, "int64"))
-        factor = Select(small, scaled, factor)
+        v, factor = (
+            Mul(x, Select(small, scalar(1 << bits, "int64"), scalar(1, "int64")))
+            for x, bits in ((v, step), (factor, step // 2))
+        )
     return v, factor
 
 

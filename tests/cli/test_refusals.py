@@ -143,6 +143,9 @@ def test_operator_that_must_stay_in_float(refused, tiny, samples):
     [
         (("--input-shape", "x=1x4"), ("'x=1x4'", "name:1x3x32x32")),
         (("--input-shape", "z:1x4"), ("z", "no such input", "x")),
+        (("--softmax", "fast"), ("softmax", "'fast'", "table, shift, log2")),
+        (("--gelu", "fast"), ("gelu", "'fast'", "table, shift")),
+        (("--preset", "best"), ("preset", "'best'", "default, i-vit")),
         (("--calib-method", "best"), ("'best'", "min-max, moving-average, percentile, mse")),
         (("--passes", "fold-batchnorm"), ("'fold-batchnorm'", "fold-batch-norm")),
         (("--passes", "equalize-cross-layer{sweeps=few}"), ("sweeps='few'", "expected int")),
