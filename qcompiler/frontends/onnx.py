@@ -25,11 +25,14 @@ from qcompiler.errors import (
 )
 from qcompiler.frontends import (  # noqa: F401
     onnx_activation,
+    onnx_attention,
+    onnx_einsum,
     onnx_elementwise,
     onnx_linear,
     onnx_logic,
     onnx_normalization,
     onnx_pool,
+    onnx_reduce,
     onnx_reshape,
     onnx_resize,
     onnx_slice,

@@ -6,7 +6,20 @@ import math
 
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Op
-from qcompiler.ops import Add, Erf, Mul, Tanh, scalar
+from qcompiler.ops import (
+    Abs,
+    Add,
+    Div,
+    Elu,
+    Erf,
+    Exp,
+    Log,
+    Mul,
+    Relu,
+    Sigmoid,
+    Tanh,
+    scalar,
+)
 from qcompiler.types import FLOAT
 
 
@@ -30,3 +43,46 @@ def gelu(node: Node) -> Op:
     else:
         raise node.broken(f"approximate: expected none or tanh, found {form!r}")
     return Mul(_times(x, 0.5), _plus(inner, 1))
+
+
+@importer("Swish", since=24)
+def swish(node: Node) -> Op:
+    """x·σ(alpha·x)."""
+    return Mul(node.x, Sigmoid(_times(node.x, node.number("alpha"))))
+
+
+@importer("Softplus")
+def softplus(node: Node) -> Op:
+    """log(1 + eˣ)."""
+    return _softplus(node.x)
+
+
+@importer("Mish", since=18)
+def mish(node: Node) -> Op:
+    """x·tanh(log(1 + eˣ))."""
+    return Mul(node.x, Tanh(_softplus(node.x)))
+
+
+def _softplus(x: Op) -> Op:
+    """max(x, 0) + log(1 + e^−|x|), which does not overflow."""
+    return Add(Relu(x), Log(_plus(Exp(_times(Abs(x), -1)), 1)))
+
+
+@importer("Softsign")
+def softsign(node: Node) -> Op:
+    """x / (1 + |x|)."""
+    return Div(node.x, _plus(Abs(node.x), 1))
+
+
+@importer("Selu")
+def selu(node: Node) -> Op:
+    """gamma·x, or gamma·alpha·(eˣ − 1) below 0."""
+    return _times(Elu(node.x, alpha=node.number("alpha")), node.number("gamma"))
+
+
+@importer("Celu", since=12)
+def celu(node: Node) -> Op:
+    """x, or alpha·(e^(x / alpha) − 1) below 0."""
+    if (alpha := node.number("alpha")) <= 0:
+        raise node.unsupported(f"alpha={alpha}")
+    return _times(Elu(_times(node.x, 1 / alpha), alpha=1.0), alpha)

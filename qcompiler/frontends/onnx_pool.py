@@ -1,4 +1,4 @@
-"""Importers of pooling and of means over axes."""
+"""Importers of pooling."""
 
 from __future__ import annotations
 
@@ -73,29 +73,3 @@ def global_max_pool(node: Node) -> Op:
     whole = (h, math.prod(rest))
     pooled = MaxPool(Reshape(node.x, (n, c, *whole)), Window(whole))
     return Reshape(pooled, (n, c) + (1,) * (len(shape) - 2))
-
-
-@importer("ReduceMean")
-def reduce_mean(node: Node) -> Op:
-    """The mean over the axes that an attribute names, or over all."""
-    return _mean(node, node.integers("axes"))
-
-
-@importer("ReduceMean", since=18)
-def reduce_mean_by_operand(node: Node) -> Op:
-    """The mean over the axes that an operand names, or over all, or none."""
-    axes = node.known_integers(1, "axes") or None
-    if axes is None and node.integer("noop_with_empty_axes"):
-        return node.x
-    return _mean(node, axes)
-
-
-def _mean(node: Node, axes: tuple[int, ...] | None) -> Op:
-    rank = node.x.type.rank
-    reduced = tuple(range(rank)) if not axes else tuple(sorted(node.axes(axes, rank)))
-    if not reduced:  # a scalar
-        return node.x
-    mean = ReduceMean(node.x, reduced)
-    if node.integer("keepdims"):
-        return mean
-    return Reshape(mean, tuple(d for i, d in enumerate(mean.type.shape) if i not in reduced))

@@ -27,6 +27,14 @@ case("HardSigmoid", 4 * f(9))
 for _form in ("none", "tanh"):
     case("Gelu", 3 * f(2, 9), approximate=_form)
 case("Gelu", 3 * f(9))
+for _name in ("Mish", "Selu", "Softplus", "Softsign"):
+    case(_name, 4 * f(2, 9))
+case("Softplus", np.array([-200, 200], np.float32))
+case("Selu", 3 * f(9), alpha=1.5, gamma=0.8)
+case("Celu", 3 * f(9))
+case("Celu", 3 * f(9), alpha=0.4)
+case("Swish", 3 * f(9))
+case("Swish", 3 * f(9), alpha=1.702)
 for _name in ("Add", "Sub", "Mul", "Div"):
     case(_name, f(2, 3, 4), positive(2, 3, 4))
     case(_name, f(2, 3, 4), Known(positive(3, 1)))
@@ -117,6 +125,31 @@ case("MeanVarianceNormalization", f(2, 3, 4), axes=[1])
 for _axis in (0, -1):
     case("LpNormalization", f(3, 4) * (np.arange(4) > 0), axis=_axis)
     case("LpNormalization", np.diag([0, 1, 1]).astype(np.float32), axis=_axis, p=2)
+
+# Attention and sums of products
+_heads = (f(2, 4, 3, 8), f(2, 4, 5, 8), f(2, 4, 5, 6))
+_packed = (f(2, 3, 32), f(2, 5, 32), f(2, 5, 24))
+_seen = np.array([[1, 1, 0, 1, 0], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1]]) > 0
+case("Attention", *_heads)
+case("Attention", *_heads, scale=0.5, is_causal=1)
+case("Attention", *_packed, q_num_heads=4, kv_num_heads=4)
+case("Attention", f(2, 4, 3, 8), f(2, 2, 5, 8), f(2, 2, 5, 6))
+case("Attention", f(2, 3, 32), f(2, 5, 16), f(2, 5, 12), q_num_heads=4, kv_num_heads=2)
+case("Attention", *_heads, _seen)
+case("Attention", *_heads, Known(_seen), is_causal=1)
+case("Attention", *_heads, Known(np.where(_seen, f(2, 1, 3, 5), -np.inf)))
+case("Attention", *_heads, f(3, 5), is_causal=1)
+case("Attention", *_heads, softcap=2.0)
+case("Einsum", f(2, 3), f(3, 4), equation="ij,jk->ik")
+case("Einsum", f(2, 3), f(3, 4), equation="ij , jk")
+case("Einsum", f(2, 5, 3), kf(3, 2, 4), equation="bsd,dhk->bshk")
+case("Einsum", f(2, 5, 3, 4), f(2, 6, 3, 4), equation="bqhd,bkhd->bhqk")
+case("Einsum", f(2, 3, 5, 6), f(2, 6, 3, 4), equation="bhqk,bkhd->bqhd")
+case("Einsum", f(2, 3, 4), f(2, 3, 5, 4), equation="bhd,bhkd->bkh")
+case("Einsum", f(3), f(4), equation="i,j->ij")
+case("Einsum", f(2, 3), f(3, 2), equation="ij,ji->")
+case("Einsum", f(2, 3, 4), f(3), equation="bcd,c->bcd")
+case("Einsum", f(2, 3, 4, 5), kf(5, 6), equation="...ij,jk->...ik")
 for _axis in (0, 1, 2, 3):
     case("Softmax", f(2, 3, 4, 5), axis=_axis)
 case("Softmax", f(2, 3, 4))
@@ -127,16 +160,19 @@ case("Softmax", f(7), axis=0)
 for _sizes in ((2, 3, 4), (2, 3, 4, 5), (1, 2, 3, 2, 2)):
     case("GlobalAveragePool", f(*_sizes))
     case("GlobalMaxPool", f(*_sizes))
-for _keep in (0, 1):
-    case("ReduceMean", f(2, 3, 4), axes=[1], keepdims=_keep, until=17)
-    case("ReduceMean", f(2, 3, 4), axes=[2, 0], keepdims=_keep, until=17)
-    case("ReduceMean", f(2, 3, 4), axes=[-1], keepdims=_keep, since=11, until=17)
-    case("ReduceMean", f(2, 3, 4), keepdims=_keep)
-    case("ReduceMean", f(2, 3, 4), k(-1, 0), keepdims=_keep, since=18)
-    case("ReduceMean", f(2, 3, 4), k(), keepdims=_keep, since=18)
-case("ReduceMean", f(), keepdims=0)
-case("ReduceMean", f(2, 3, 4), noop_with_empty_axes=1, since=18)
-case("ReduceMean", f(2, 3, 4), k(), noop_with_empty_axes=1, since=18)
+for _name in ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare"):
+    _operand = 13 if _name == "ReduceSum" else 18
+    for _keep in (0, 1):
+        case(_name, f(2, 3, 4), axes=[1], keepdims=_keep, until=_operand - 1)
+        case(_name, f(2, 3, 4), axes=[2, 0], keepdims=_keep, until=_operand - 1)
+        case(_name, f(2, 3, 4), axes=[-1], keepdims=_keep, since=11, until=_operand - 1)
+        case(_name, f(2, 3, 4), keepdims=_keep)
+        case(_name, f(2, 3, 4), k(-1, 0), keepdims=_keep, since=_operand)
+        case(_name, f(2, 3, 4), k(), keepdims=_keep, since=_operand)
+    case(_name, f(), keepdims=0)
+    if _name in ("ReduceMax", "ReduceMean", "ReduceSum"):
+        case(_name, f(2, 3, 4), noop_with_empty_axes=1, since=_operand)
+        case(_name, f(2, 3, 4), k(), noop_with_empty_axes=1, since=_operand)
 
 # Same elements, other shape or order
 case("Reshape", f(2, 3, 4), k(4, 6))
