@@ -52,11 +52,10 @@ def test_sums_of_many_operands(seed: int, count: int, storage: str) -> None:
         exact = Fraction(constant[column]) / scale + 3
         slack = Fraction(1, 2) + Fraction(1, 2**20)  # the constant's float64 arithmetic
         for x, factor in zip(xs, factors, strict=True):
-            exact += int(x[row, column]) * Fraction(factor[column]) / scale
+            term = int(x[row, column]) * Fraction(factor[column]) / scale
+            exact += term
             slack += abs(int(x[row, column])) * Fraction(1, 1 << node.shift + 1)
-            slack += abs(int(x[row, column]) * Fraction(factor[column]) / scale) * Fraction(
-                1, 2**50
-            )
+            slack += abs(term) * Fraction(1, 2**50)
         clamped = min(max(exact, bounds.low), bounds.high)
         assert abs(int(found[row, column]) - clamped) <= slack
 
@@ -65,6 +64,7 @@ def test_a_factor_of_0_leaves_the_constant() -> None:
     """γ = 0 in a channel of a normalization: every code is that of β."""
     q = Quantization.per_tensor("int8", 0.1)
     x = values(np.random.default_rng(0), "int32", 9, 3)
+    x[:, 2] = x[:, 1]
     form = Affine(
         ((Input(TensorType("int32", x.shape), name="x"), np.array([0.0, 1e-9, -1e-9])),),
         np.array([0.5, 0.0, 0.0]),
@@ -96,7 +96,8 @@ def test_a_table_is_within_half_a_step(dtype: str, storage: str) -> None:
     node = Table(Input(TensorType(dtype, (256,), meaning), name="x"), values, q)
     found = assert_exact(node, codes.astype(dtype), values.array)
     error = np.abs(fixed_point.dequantize(found, q) - reals)
-    assert (error <= q.scale[0] * (0.5 + (Storage(storage).signed is False))).all()
+    # An unsigned zero point is rounded, which costs half a step at the ends of the range.
+    assert error.max() <= q.scale[0] * (0.5 if Storage(storage).signed else 1.0)
 
 
 @FEW

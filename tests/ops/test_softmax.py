@@ -103,9 +103,8 @@ def test_rows_sum_to_one(n: int, width: str) -> None:
 
 def test_masked_rows_average_to_0() -> None:
     x, keep = np.zeros((3, 9), np.int8), np.zeros((3, 9), bool)
-    weights = Exponentials(
-        given_type("int8", 3, 9), table(0.1, "uint8"), 1, given_type("bool", 3, 9)
-    )
+    mask = given_type("bool", 3, 9)
+    weights = Exponentials(given_type("int8", 3, 9), table(0.1, "uint8"), 1, mask)
     e = weights.numpy(x, weights.values.array, keep)
     r = Reciprocal(given_type("int32", 3, 1)).numpy(e.sum(1, keepdims=True, dtype=np.int32))
     node = Average(given_type("int32", 3, 1), given_type("int64", 3, 1))
