@@ -45,6 +45,7 @@ def gelu(node: Node) -> Op:
     return Mul(_times(x, 0.5), _plus(inner, 1))
 
 
+@importer("QuickGelu")
 @importer("Swish", since=24)
 def swish(node: Node) -> Op:
     """x·σ(alpha·x)."""

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from qcompiler.errors import ModelError, UnsupportedError
+from qcompiler.frontends.onnx_contrib import SCHEMAS
 from qcompiler.graph import Constant, Op
 
 
@@ -178,8 +179,11 @@ def name_of(node: ir.Node) -> str:
 
 
 def schema_of(node: ir.Node, opset: int) -> OpSchema | None:
-    """The definition of a standard operator in an opset; None where there is none."""
-    if node.domain not in ("", "ai.onnx"):
+    """The definition of an operator in an opset; None where there is none."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if (contributed := SCHEMAS.get((domain, node.op_type))) is not None:
+        return contributed
+    if domain:
         return None
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")

@@ -31,6 +31,7 @@ def _affine(node: Node, y: Op) -> Op:
     return result
 
 
+@importer("SimplifiedLayerNormalization")
 @importer("RMSNormalization", since=23)
 def rms_normalization(node: Node) -> Op:
     """x / √(mean square + epsilon)·scale over the axes from `axis` on."""

@@ -109,6 +109,7 @@ def test_infinities_that_are_no_masks(user: str) -> None:
         ("Add", {}, "expected 2 to 2 inputs, found 1"),
         ("MaxPool", {"kernel_shape": [2]}, "spatial axes"),
         ("DepthToSpace", {"blocksize": 2}, "expected [n, c, h, w]"),
+        ("Gelu", {"approximate": "sigmoid"}, "expected none or tanh"),
     ],
 )
 def test_nodes_that_break_their_definition(
@@ -119,6 +120,28 @@ def test_nodes_that_break_their_definition(
     b.node(op_type, "x", outputs=("y",), name="culprit", **attributes)
     kind = ShapeError if op_type == "Transpose" else ModelError
     refused(kind, b.model("y"), "'culprit'", op_type, words)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shapes", "attributes", "words"),
+    [
+        ("LayerNormalization", [[2, 3], [4, 2, 3]], {}, "broadcast"),
+        ("InstanceNormalization", [[2, 3], [3], [3]], {}, "expected [n, c, ...]"),
+        ("InstanceNormalization", [[2, 3, 4], [4], [4]], {}, "expected 3 scales"),
+        ("GroupNormalization", [[2, 3, 4], [3], [3]], {"num_groups": 2}, "a divisor of 3"),
+        ("Einsum", [[2, 3], [3]], {"equation": "i,i->i"}, "expected 2 axes, found 'i'"),
+        ("Attention", [[1, 2, 6]] * 3, {"q_num_heads": 4, "kv_num_heads": 4}, "expected 4 heads"),
+        ("Attention", [[1, 3, 2, 4]] + [[1, 2, 2, 4]] * 2, {}, "heads that divide 3"),
+        ("Attention", [[1, 1, 2, 4]] * 3 + [[3, 1, 2, 2]], {}, "broadcast"),
+    ],
+)
+def test_transformers_that_break_their_definition(
+    op_type: str, shapes: list[list[int]], attributes: dict[str, Any], words: str
+) -> None:
+    b = Builder(opset=23)
+    names = [b.input(f"x{i}", shape) for i, shape in enumerate(shapes)]
+    b.node(op_type, *names, outputs=("y",), name="culprit", **attributes)
+    refused(ModelError, b.model("y"), "'culprit'", op_type, words)
 
 
 def test_functions_that_call_themselves() -> None:

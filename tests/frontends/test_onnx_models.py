@@ -142,6 +142,17 @@ def test_functions_of_weights_fold_with_their_importers() -> None:
     np.testing.assert_array_equal(constants, [np.abs(w + w)])
 
 
+def test_operators_of_onnxruntime() -> None:
+    b = Builder()
+    b.input("x", [2, 3, 4])
+    scale = b.constant("scale", RNG.standard_normal(4, np.float32))
+    normal = b.node("SimplifiedLayerNormalization", "x", scale, epsilon=0.01)
+    hidden = b.node("QuickGelu", normal, domain="com.microsoft")
+    model = b.model(b.node("QuickGelu", hidden, domain="com.microsoft", alpha=2.0))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert_agrees(model, {"x": RNG.standard_normal((2, 3, 4), np.float32)})
+
+
 def test_masks_may_be_infinite() -> None:
     b = Builder()
     b.input("x", [2, 4, 4])

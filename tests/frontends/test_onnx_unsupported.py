@@ -101,6 +101,30 @@ def test_forms_that_are_not_supported(op_type: str, attributes: dict[str, str], 
     refused(UnsupportedError, b.model("y"), words, "(culprit)")
 
 
+@pytest.mark.parametrize(
+    ("op_type", "shapes", "attributes", "words"),
+    [
+        ("Celu", [[3]], {"alpha": -1.0}, "Celu with alpha=-1.0"),
+        ("LpNormalization", [[3]], {"p": 1}, "LpNormalization with p=1"),
+        ("ReduceL2", [[3]], {"noop_with_empty_axes": 1}, "ReduceL2 with noop_with_empty_axes"),
+        ("Einsum", [[3, 3], [3]], {"equation": "ii,i->i"}, "Einsum with equation 'ii,i->i'"),
+        ("Einsum", [[2, 3], [3]], {"equation": "ij,j->j"}, "Einsum with equation 'ij,j->j'"),
+        ("Einsum", [[3], [3], [3]], {"equation": "i,i,i->i"}, "Einsum with equation 'i,i,i->i'"),
+        ("Einsum", [[2, 3]], {"equation": "ij->ji"}, "Einsum with equation 'ij->ji'"),
+        ("Einsum", [[1, 3], [2, 3]], {"equation": "bi,bi->b"}, "and sizes that broadcast"),
+        ("Attention", [[1, 1, 2, 4]] * 3 + [[2, 1]], {}, "Attention with a mask of fewer keys"),
+        ("Attention", [[1, 1, 2, 4]] * 3 + [[2, 3]] + [[1, 1, 1, 4]] * 2, {}, "cache of keys"),
+    ],
+)
+def test_forms_of_transformers_that_are_not_supported(
+    op_type: str, shapes: list[list[int]], attributes: dict[str, Any], words: str
+) -> None:
+    b = Builder(opset=23)
+    names = [b.input(f"x{i}", shape) for i, shape in enumerate(shapes)]
+    b.node(op_type, *names, outputs=("y",), name="culprit", **attributes)
+    refused(UnsupportedError, b.model("y"), words, "(culprit)")
+
+
 def test_padding_beyond_the_kernel_is_not_supported() -> None:
     b = Builder()
     b.input("x", [1, 1, 8])
