@@ -134,12 +134,13 @@ def _visit(node: Op, operands: list[Split], distance: float) -> Split:
             if kept is None and other is None:
                 return node, None
             return _sum(a, b), _both(kept, other)
-        case Select(condition, low) if _is_low(low, distance):
+        case Select(condition, low, b) if _is_low(low, distance):
             value, kept = operands[2]
-            return value, _both(Not(condition), kept)
-        case Select(condition, _, low) if _is_low(low, distance):
+            condition = _not(condition)
+            return _where(condition, b, value), _both(_condition(condition), kept)
+        case Select(condition, a, low) if _is_low(low, distance):
             value, kept = operands[1]
-            return value, _both(condition, kept)
+            return _where(condition, a, value), _both(_condition(condition), kept)
         case Select(condition):
             (a, kept), (b, other) = operands[1:]
             if kept is None and other is None:
@@ -174,7 +175,17 @@ def _is_low(node: Op, distance: float) -> bool:
 
 
 def _of_bool(node: Op, distance: float) -> Split | None:
-    """A function of one bool (or of an integer that is 0 or 1) of which one value is far lower."""
+    """A function of one bool of which one value is far lower."""
+    if (found := _two_values(node)) is None:
+        return None
+    condition, off, on = found
+    if math.isnan(off) or math.isnan(on) or abs(on - off) <= distance:
+        return None
+    return scalar(max(off, on), FLOAT), condition if off < on else _not(condition)
+
+
+def _two_values(node: Op) -> tuple[Op, float, float] | None:
+    """A float function of one bool, or of an integer that is 0 or 1: the bool and both values."""
     steps: list[Op] = []
     while True:
         match node:
@@ -186,9 +197,9 @@ def _of_bool(node: Op, distance: float) -> Split | None:
                 node = x
             case _:
                 break
-    if node.type.is_float or not any(isinstance(step, (Add, Mul)) for step in steps):
+    if node.type.is_float or not any(step.type.is_float for step in steps):
         return None
-    condition = node if node.type.dtype == "bool" else Not(Equal(node, scalar(0, node.type.dtype)))
+    condition = node if node.type.dtype == "bool" else _not(Equal(node, scalar(0, node.type.dtype)))
     values = np.array([False, True]).astype(node.type.dtype)
     for step in reversed(steps):
         match step:
@@ -199,9 +210,32 @@ def _of_bool(node: Op, distance: float) -> Split | None:
             case Movement():
                 condition = step.with_operands((condition,))
     off, on = (float(v) for v in values)
-    if math.isnan(off) or math.isnan(on) or abs(on - off) <= distance:
-        return None
-    return scalar(max(off, on), FLOAT), condition if off < on else Not(condition)
+    return condition, off, on
+
+
+def _condition(condition: Op) -> Op:
+    """f(b) = c for a function f of a bool → b, or not b."""
+    inner = condition.x if isinstance(condition, Not) else condition
+    match inner:
+        case Equal(v, Constant(array=c)) if c.size == 1 and (found := _two_values(v)):
+            base, off, on = found
+            if (off == c) == (on == c):
+                return condition
+            holds = base if on == c else _not(base)
+            return holds if inner is condition else _not(holds)
+    return condition
+
+
+def _where(condition: Op, x: Op, value: Op) -> Op:
+    """What x is where the condition holds: a constant if it says so, else `value`."""
+    match condition:
+        case Equal(v, Constant(array=c)) if v is x and c.size == 1:
+            return Constant(c.reshape(()))
+    return value
+
+
+def _not(condition: Op) -> Op:
+    return condition.x if isinstance(condition, Not) else Not(condition)
 
 
 def _sum(a: Op, b: Op) -> Op:
@@ -222,10 +256,10 @@ def _both(a: Op | None, b: Op | None) -> Op | None:
 
 def _either(condition: Op, kept: Op | None, other: Op | None) -> Op:
     """`kept` where the condition holds, else `other`."""
-    first, second = _both(condition, kept), _both(Not(condition), other)
+    first, second = _both(condition, kept), _both(_not(condition), other)
     assert first is not None
     assert second is not None
-    return Not(And(Not(first), Not(second)))
+    return Not(And(_not(first), _not(second)))
 
 
 def _moved(move: Op, x: Op, value: Op) -> Op:

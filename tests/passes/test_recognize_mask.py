@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.graph import Constant, Graph, Input, Op, toposort
 from qcompiler.interpret import evaluate
 from qcompiler.ops import (
     Add,
     Cast,
     Equal,
+    Expand,
     Mul,
     Not,
     Reshape,
@@ -123,6 +124,12 @@ def _comparison() -> Op:
     return Add(X, Reshape(Select(kept, f(0), f(LOWEST)), (2, 1, 4)))
 
 
+def _filled() -> Op:
+    """1 − mask, in which all that is not 0 is filled with the lowest number."""
+    inverted = Sub(f(1), Cast(Expand(Reshape(TOKENS, (2, 1, 4)), (2, 3, 4)), FLOAT))
+    return Add(X, Select(Not(Equal(inverted, f(0))), f(LOWEST), inverted))
+
+
 def _moved() -> Op:
     """Windows: the batch in two axes while the mask is added."""
     apart = Add(Reshape(X, (1, 2, 3, 4)), Reshape(Select(KEPT, f(0), f(-1e4)), (1, 2, 1, 4)))
@@ -141,6 +148,7 @@ def _moved() -> Op:
         _cast_of_bool,
         _shifted,
         _comparison,
+        _filled,
         _moved,
     ],
 )
@@ -150,6 +158,8 @@ def test_masks_of_inputs(scores: Callable[[], Op]) -> None:
     while isinstance(moved, Reshape):
         moved = moved.x
     assert moved is X
+    assert found.mask is not None
+    assert all(node is X or not node.type.is_float for node in toposort([found.mask]))
     mask = np.broadcast_to(mask_of(found), (2, 3, 4))
     np.testing.assert_array_equal(mask, np.broadcast_to(FEEDS["kept"], (2, 3, 4)))
 
