@@ -149,7 +149,7 @@ def compare_library(
     *,
     integer: Graph | None = None,
     options: ObserveOptions | None = None,
-) -> tuple[LibraryOutput, ...]:
+) -> Comparison:
     """Compare what a library returns with the float model, and bit by bit with the integer one.
 
     Args:
@@ -159,6 +159,9 @@ def compare_library(
         integer: The integer graph that the library should compute.
         options: Threads.
 
+    Returns:
+        A comparison without rows.
+
     Raises:
         UsageError: the library has other inputs or outputs than the model.
         QcompilerError: as `compare` does, and whatever the library raises.
@@ -167,8 +170,10 @@ def compare_library(
     elements, differing = dict.fromkeys(sums, 0), dict.fromkeys(sums, 0)
     other = None if integer is None else on_inputs(integer, real.inputs)
     ops = [*real.outputs.values(), *(() if other is None else other.outputs.values())]
+    runs = 0
     for feed, values in observe(real.inputs, ops, feeds, options or ObserveOptions()):
         found = library(feed)
+        runs += 1
         for name, y in real.outputs.items():
             if name not in found or found[name].shape != y.type.shape:
                 raise UsageError(
@@ -178,10 +183,11 @@ def compare_library(
             elements[name] += found[name].size
             if other is not None:
                 differing[name] += _differing(values[other.outputs[name]], found[name])
-    return tuple(
+    outputs = tuple(
         LibraryOutput(name, s.result(), elements[name], None if other is None else differing[name])
         for name, s in sums.items()
     )
+    return Comparison(real.name, "cumulative", runs, (), (), outputs)
 
 
 def _differing(expected: np.ndarray, found: np.ndarray) -> int:

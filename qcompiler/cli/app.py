@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qcompiler.cli.compare import compare_command
 from qcompiler.cli.compile import compile_command
 from qcompiler.cli.group import DefaultGroup
 from qcompiler.cli.inspect import inspect_command
@@ -20,6 +21,7 @@ EXAMPLES = """
   qcompile model.onnx --calib data.py:samples --emit onnx  # integer ONNX
   qcompile run model.so --input test.npz --output result.npz
   qcompile inspect model.so
+  qcompile compare model.onnx --calib samples.npz --data test.npz --html report.html
 
 [bold]qcompile compile --help[/bold] lists the options of a compilation; the word
 [bold]compile[/bold] may be left out.
@@ -37,6 +39,7 @@ app = typer.Typer(
 app.command("compile")(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)
+app.command("compare")(compare_command)
 
 
 def _show_version(value: bool) -> None:

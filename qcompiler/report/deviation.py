@@ -63,10 +63,10 @@ class DeviationSums:
             self._agreeing += int((chosen[0] == chosen[1]).sum())
         right, value = right.reshape(-1), value.reshape(-1)
         noise = right - value
-        self._signal += float(right @ right)
-        self._found += float(value @ value)
-        self._noise += float(noise @ noise)
-        self._product += float(right @ value)
+        self._signal += _product(right, right)
+        self._found += _product(value, value)
+        self._noise += _product(noise, noise)
+        self._product += _product(right, value)
         self._largest = float(np.maximum(self._largest, np.abs(noise).max(initial=0.0)))
         self._elements += right.size
 
@@ -94,6 +94,11 @@ class DeviationSums:
             self._ends / max(self._elements, 1) if self._quantization is not None else None,
             self._agreeing / max(self._rows, 1) if self._scores else None,
         )
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> float:
+    """Σ a·b; `a @ b` would wake BLAS's threads while ONNX Runtime's still spin: 50 times slower."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def decibels(signal: float, noise: float) -> float:

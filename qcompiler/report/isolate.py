@@ -107,7 +107,7 @@ def isolate(quantized: Graph, links: Links, node: Quantize) -> Isolated:
         links: As `link` gives them.
         node: One of its Quantize ops.
     """
-    exact = {
+    exact: dict[Op, Op] = {
         x: x if _is_weight(x) else value
         for x, value in links.items()
         if isinstance(x, (Dequantize, Input))
@@ -115,7 +115,7 @@ def isolate(quantized: Graph, links: Links, node: Quantize) -> Isolated:
     body = fold([node.x], exact, lambda x, operands: _rebuilt(links[x], operands))[node.x]
     codes = Quantize(body, node.quantization, name=node.name, sources=node.sources)
 
-    behind = {node}
+    behind: set[Op] = {node}
     for x in quantized.ops:
         if any(y in behind for y in x.operands):
             behind.add(x)

@@ -132,6 +132,7 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads or _cores()
     settings.log_severity_level = 3
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Higher levels fuse across whatever is not an output: roundings would depend on the chunks.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     content = onnx_ir.to_proto(to_model(graph)).SerializeToString()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qcompiler.errors import UsageError
 from qcompiler.graph import Constant, Graph, Input, Op
-from qcompiler.ops import Dequantize
+from qcompiler.ops import Dequantize, Reshape, Transpose
 from qcompiler.report.comparison import IsolatedDeviation, Output, Row
 from qcompiler.report.deviation import DeviationSums, looks_like_scores
 from qcompiler.report.isolate import Links, isolate, roundings
@@ -58,12 +58,15 @@ class Rows:
         self._found: dict[tuple[Op, Quantization | None], _Found] = {}
 
     def cumulative(self, integer: Graph) -> Iterator[Pair]:
-        """A pair for each value: its codes, or real numbers for values that have none."""
+        """A pair for each value: its codes, or real numbers for values that have none.
+
+        The same elements in another shape or order deviate like those before: they are left out.
+        """
         named = {name: value for value, name in self._real.names.items()}
         nodes = [
             (value, node)
             for node in integer.ops
-            if not isinstance(node, (Constant, Input, Dequantize))
+            if not isinstance(node, (Constant, Input, Dequantize, Reshape, Transpose))
             and (value := named.get(node.name or "")) is not None
             and value.type.shape == node.type.shape
         ]
