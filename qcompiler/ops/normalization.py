@@ -27,7 +27,7 @@ FRACTION_BITS = 30
 """A normalized value of n elements is at most √n; codes are ±2^30 for ±√n."""
 
 _LIMIT = 61
-"""Sums of squares stay below 2^61, and ε of at most 2^60 keeps them below 2^62."""
+"""Sums of squares and ε stay below 2^61 together, and below 2^62 however d is rounded."""
 
 
 @op
@@ -85,7 +85,7 @@ class IntegerNormalization(Composite):
         """Deviations d = n·q − Σq (or q itself), and V = Σd² + ε in [1, 2^62), both int64.
 
         Both are scaled by a power of two (and its square) that only the type depends on: what the
-        largest sum of squares leaves free makes small variances and ε exact.
+        largest sum of squares and ε leave free makes small variances and ε exact.
         """
         expect_axes(self, self.axes, self.x.type)
         self.expect(self.x.type.is_integer, "integer codes", self.x.type)
@@ -99,15 +99,16 @@ class IntegerNormalization(Composite):
             deviation = Sub(Mul(wide, scalar(n, "int64")), total)
             factor = n
         largest = n * (factor * self.x.type.magnitude()) ** 2
-        lift = (_LIMIT - largest.bit_length()) // 2
+        # With an ε 2^60 times as large, results are 0.
+        epsilon = min(self.epsilon * n * factor**2, largest * 2.0**60)
+        lift = (_LIMIT - (largest + math.ceil(epsilon)).bit_length()) // 2
         if lift >= 0:
             deviation = Mul(deviation, scalar(1 << lift, "int64"))
         else:
             half = scalar(1 << -lift - 1, "int64")
             deviation = ShiftRight(Add(deviation, half), scalar(-lift, "int64"))
-        epsilon = min(self.epsilon * n * factor**2 * 4.0**lift, 2.0 ** (_LIMIT - 1))
         squares = ReduceSum(Mul(deviation, deviation), self.axes, "int64", 1 << _LIMIT)
-        variance: Op = Add(squares, scalar(math.floor(epsilon + 0.5), "int64"))
+        variance: Op = Add(squares, scalar(math.floor(epsilon * 4.0**lift + 0.5), "int64"))
         return deviation, Maximum(variance, scalar(1, "int64"))
 
 
@@ -115,8 +116,8 @@ class IntegerNormalization(Composite):
 class NormalizeInteger(IntegerNormalization):
     """`Normalize` of codes: int32 codes of scale √n·2^−30, within √n·2^−27 of the real value.
 
-    Deviations σ far below the largest code m add √n·m²/(σ²·2^61) for the rounding of ε, and rows so
-    long that squares do not fit √n·m/(σ·2^30.5) for that of d.
+    With the largest code squared plus ε as m², deviations σ far below m add √n·m²/(σ²·2^61) for the
+    rounding of ε, and where squares do not fit 61 bits √n·m/(σ·2^30.5) for that of d.
 
     y = d·√n / √V.  V is brought to [2^60, 2^62) by an even shift, found by comparisons; 1/√V
     follows by Newton's iteration r ← r·(3 − f·r²)/2 on 30 fraction bits (I-BERT, Kim et al. 2021,
