@@ -54,6 +54,17 @@ def test_exponentials_are_within_12_codes(seed: int, dtype: str, scale: float, n
     assert (found[wide == wide.max(1, keepdims=True)] == 255).all()
 
 
+@FEW
+@given(SCALES)
+def test_exponentials_are_those_of_the_paper(scale: float) -> None:
+    """Eq. 11–13 in real numbers: log2(e) is 1.0111 in binary, and 2^−r is 1 − r/2."""
+    x = np.arange(256, dtype=np.uint8)[None]
+    whole, rest = np.divmod(1.4375 * scale * (255 - np.arange(256)), 1)
+    exact = 255 * (1 - rest / 2) * 2.0**-whole
+    found = ShiftExponentials(codes("uint8", x.shape, scale), 1).numpy(x)[0]
+    assert np.abs(found - exact).max() <= 0.51
+
+
 def test_exponentials_of_all_differences_fall_monotonically() -> None:
     x = np.arange(256, dtype=np.uint8)[None]
     for scale in np.geomspace(1e-3, 10, 60):
