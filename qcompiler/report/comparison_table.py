@@ -9,7 +9,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from qcompiler.report.comparison import Comparison, LibraryOutput, Output, Row
+from qcompiler.report.comparison import (
+    Comparison,
+    IsolatedDeviation,
+    LibraryOutput,
+    Output,
+    Row,
+)
 from qcompiler.report.deviation import Deviation
 
 WORST = 3
@@ -52,35 +58,31 @@ def headings(comparison: Comparison) -> list[str]:
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """The figures of a row, one per heading."""
-    found: list[str] = []
-    if comparison.mode != "isolated":
-        found += _deviation(row.cumulative)
-    if comparison.mode != "cumulative":
-        if row.isolated is None:
-            return [*found, *[NOTHING] * len(ISOLATED)]
-        own = row.isolated.value
-        agreement = [
-            y.deviation.agreement for y in row.isolated.outputs if y.deviation.agreement is not None
-        ]
-        found += [decibels(own.sqnr), decibels(row.isolated.effect)]
-        found.append(percent(min(agreement)) if agreement else NOTHING)
-    return found
+    found = [] if comparison.mode == "isolated" else _own(row.cumulative)
+    return found if comparison.mode == "cumulative" else [*found, *_alone(row.isolated)]
 
 
-def _deviation(found: Deviation | None) -> list[str]:
+def _own(found: Deviation | None) -> list[str]:
     if found is None:
         return [NOTHING] * len(CUMULATIVE)
     saturation = NOTHING if found.saturation is None else percent(found.saturation)
     return [decibels(found.sqnr), f"{found.cosine:.5f}", f"{found.max_abs:.3g}", saturation]
 
 
+def _alone(found: IsolatedDeviation | None) -> list[str]:
+    if found is None:
+        return [NOTHING] * len(ISOLATED)
+    agreements = [y.deviation.agreement for y in found.outputs]
+    known = [share for share in agreements if share is not None]
+    agreement = percent(min(known)) if known else NOTHING
+    return [decibels(found.value.sqnr), decibels(found.effect), agreement]
+
+
 def decibels(value: float) -> str:
     """A ratio in dB."""
-    return (
-        f"{value:.1f}"
-        if math.isfinite(value)
-        else {math.inf: "∞", -math.inf: "−∞"}.get(value, "NaN")
-    )
+    if math.isfinite(value):
+        return f"{value:.1f}"
+    return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
 
 
 def percent(share: float) -> str:
@@ -116,17 +118,24 @@ def _bits(output: LibraryOutput) -> str:
 
 def _rows_table(comparison: Comparison, rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("value", overflow="fold", min_width=16)
+    table.add_column("value", overflow="fold")
     table.add_column("op", overflow="fold")
     table.add_column("codes")
-    for heading in headings(comparison):
-        table.add_column(heading, justify="right", no_wrap=True)
+    shown = [i for i, name in enumerate(headings(comparison)) if not _is_wide(comparison, name)]
+    for i in shown:
+        table.add_column(headings(comparison)[i], justify="right", no_wrap=True)
     marked = worst_rows(comparison)
     for row in rows:
-        texts = (row.name, row.kind, row.storage, *cells(comparison, row))
+        figures = cells(comparison, row)
+        texts = (row.name, row.kind, row.storage, *(figures[i] for i in shown))
         style = "bold red" if row in marked else None
         table.add_row(*map(Text, texts), style=style)  # Text: names may look like markup
     return table
+
+
+def _is_wide(comparison: Comparison, heading: str) -> bool:
+    """Whether a column is left to the files, so that both modes fit 80 characters."""
+    return comparison.mode == "both" and heading in ("cosine", "max error")
 
 
 def _outputs_table(comparison: Comparison) -> Table:
