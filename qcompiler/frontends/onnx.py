@@ -28,6 +28,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_attention,
     onnx_einsum,
     onnx_elementwise,
+    onnx_gather,
     onnx_linear,
     onnx_logic,
     onnx_normalization,
@@ -55,6 +56,8 @@ from qcompiler.types import FLOAT
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
+_EXACT = frozenset(["GreaterOrEqual", "LessOrEqual", "GatherElements"])
+"""Operators that ONNX's reference or inference does not manage for all constants."""
 BUDGET = 1 << 26  # elements that may be computed from constants, beside four times the weights
 
 
@@ -209,7 +212,8 @@ class _Walk:
             return self.branch(node, form)
         present = [x for x in inputs if x is not None]
         known = all(isinstance(x, Constant) for x in present)
-        if known and (function is None or any(x.type.dtype != FLOAT for x in present)):
+        exact = node.op_type in _EXACT and function is not None
+        if known and not exact and (function is None or not _all_float(node, present)):
             return self.charged([Constant(y) for y in run(node, schema, self.opset, inputs)])
         if function is None:
             raise UnsupportedError(node.op_type)
@@ -263,6 +267,13 @@ class _Walk:
         except ModelError:
             return [None] * len(node.outputs)
         return [None if t is None else Input(t) for t in types]
+
+
+def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
+    """Whether importers, which know float32 best, can compute a node with constant operands."""
+    if node.op_type in ("Cast", "CastLike"):
+        return False
+    return all(x.type.dtype == FLOAT for x in operands)
 
 
 def _refusal(node: ir.Node, inputs: Iterable[Op | None], error: QcompilerError) -> str:

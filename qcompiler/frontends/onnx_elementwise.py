@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from functools import reduce
 
-import numpy as np
 import onnx_ir as ir
 
 from qcompiler.frontends.onnx_model import dtype_of
@@ -183,7 +182,6 @@ def _cast(node: Node, target: str) -> Op:
         return node.x
     if target == "bool" and source != "uint64":
         return Not(Equal(node.x, scalar(0, source)))
-    widens = np.can_cast(source, target) or source == "bool"
-    if target not in DTYPES or not (target == FLOAT or widens):
+    if target not in DTYPES or (target != FLOAT and source == FLOAT):
         raise node.unsupported(f"conversion of {source} to {target}")
     return Cast(node.x, target)

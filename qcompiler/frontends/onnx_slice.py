@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.frontends.onnx_reshape import reshaped
-from qcompiler.graph import Constant, Op
-from qcompiler.ops import (
-    Add,
-    Cast,
-    Concat,
-    Gather,
-    GreaterEqual,
-    Pad,
-    Select,
-    Slice,
-    Transpose,
-    scalar,
-)
+from qcompiler.graph import Op
+from qcompiler.ops import Concat, Pad, Slice
 
 _LARGEST_PAD = 1 << 31
 
@@ -154,48 +139,3 @@ def _pad(node: Node, pads: tuple[int, ...], axes: tuple[int, ...] | None, value:
     if max((*before, *after), default=0) <= 0:
         return x
     return Pad(x, tuple(max(p, 0) for p in before), tuple(max(p, 0) for p in after), value)
-
-
-@importer("Gather")
-def gather(node: Node) -> Op:
-    """Elements at indices of an axis: a part where they are constant and evenly spaced."""
-    x, indices = node.x, node.operand(1)
-    axis = node.axis(node.integer("axis"), x.type.rank)
-    if not indices.type.is_integer:
-        raise node.broken(f"expected integer indices, found {indices.type}")
-    size, after = x.type.shape[axis], x.type.shape[axis + 1 :]
-    if not isinstance(indices, Constant):
-        return _rows(x, _from_front(indices, size), axis)
-    array = indices.array.astype(np.int64)
-    flat = [int(i) + (size if i < 0 else 0) for i in array.reshape(-1)]
-    if any(not 0 <= i < size for i in flat):
-        raise node.broken(f"expected indices in [0, {size}), found {min(flat)}…{max(flat)}")
-    step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if flat and step >= 1 and flat == list(range(flat[0], flat[-1] + 1, step)):
-        part = sliced(x, {axis: (flat[0], flat[-1] + 1, step)})
-        return reshaped(part, (*x.type.shape[:axis], *array.shape, *after))
-    return _rows(x, Constant(np.array(flat, np.int64).reshape(array.shape)), axis)
-
-
-def _from_front(indices: Op, size: int) -> Op:
-    """Computed indices as int64, negative ones counted from the end."""
-    dtype = indices.type.dtype
-    wide = indices if dtype == "int64" else Cast(indices, "int64")
-    if dtype.startswith("u"):
-        return wide
-    zero = scalar(0, "int64")
-    return Select(GreaterEqual(wide, zero), wide, Add(wide, scalar(size, "int64")))
-
-
-def _rows(x: Op, indices: Op, axis: int) -> Op:
-    """x's elements at the indices of an axis, whose place the axes of the indices take."""
-    before = axis
-    if axis:
-        order = (axis, *(i for i in range(x.type.rank) if i != axis))
-        x = simplified(Transpose(x, order))
-    rows = Gather(x, indices)
-    if not before:
-        return rows
-    count = indices.type.rank
-    moved = (*range(count, count + before), *range(count), *range(count + before, rows.type.rank))
-    return Transpose(rows, moved)

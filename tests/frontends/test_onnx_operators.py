@@ -62,6 +62,7 @@ case("Dropout", f(3, 3), s(0.3), Known(np.array(False)), since=12)
 case("Cast", f(2, 3), to=TensorProto.FLOAT)
 case("Cast", RNG.integers(-9, 9, (2, 3)), to=TensorProto.FLOAT)
 case("Cast", RNG.integers(0, 255, (2, 3), np.uint8), to=TensorProto.FLOAT)
+case("Cast", Known(np.array([2.7, -2.7], np.float32)), to=TensorProto.INT64, result=7)
 case("CastLike", RNG.integers(-9, 9, (2, 3)), s(0))
 
 # Comparisons, logic and choice
@@ -79,6 +80,8 @@ for _name in ("Equal", "Greater", "Less"):
     case(_name, *operands, result=TensorProto.BOOL)
 case("Not", bools(2, 9), result=TensorProto.BOOL)
 case("IsNaN", np.array([0, np.nan, np.inf], np.float32), result=TensorProto.BOOL)
+for _name in ("GreaterOrEqual", "LessOrEqual"):
+    case(_name, *(Known(x) for x in _values), result=TensorProto.BOOL)
 case("Where", bools(3, 1), f(2, 3, 4), f(4))
 case("Where", bools(3, 4), f(3, 4), s(-3))
 case("Where", bools(9), *(RNG.integers(-9, 9, 9) for _ in range(2)), result=TensorProto.INT64)
@@ -87,6 +90,7 @@ for _element, _source in (
     (TensorProto.FLOAT, bools(2, 3)),
     (TensorProto.INT64, bools(2, 3)),
     (TensorProto.INT64, RNG.integers(-9, 9, 6, np.int32)),
+    (TensorProto.INT32, RNG.integers(-9, 9, 6)),
     (TensorProto.BOOL, RNG.integers(-1, 2, 6)),
     (TensorProto.BOOL, RNG.integers(-1, 2, 6).astype(np.float32)),
 ):
@@ -233,6 +237,14 @@ for _dtype in (np.int32, np.int64):
     case("Gather", kf(6, 2), RNG.integers(0, 6, (3, 4), _dtype))
     case("Gather", kf(2, 6, 3), RNG.integers(0, 6, (3, 4), _dtype), axis=1)
     case("Gather", f(2, 6), RNG.integers(-6, 0, (4,), _dtype), axis=-1, since=11)
+case("Gather", bools(6, 2), RNG.integers(0, 6, 4), result=TensorProto.BOOL)
+case("GatherElements", kf(70, 3), Known(RNG.integers(-3, 3, (70, 2))), axis=1)
+case("GatherElements", kf(70, 3), Known(RNG.integers(0, 70, (2, 3))))
+_tuples = Known(np.array([[[0, 1], [2, -1]], [[-3, 0], [0, 0]]]))
+case("GatherND", f(3, 4, 2), _tuples)
+case("GatherND", f(3, 4), _tuples)
+case("GatherND", bools(3, 4), _tuples, result=TensorProto.BOOL)
+case("GatherND", RNG.integers(0, 9, (5, 2)), Known(np.array([3])), result=TensorProto.INT64)
 
 # Resampling
 case("Upsample", f(1, 2, 3, 2), scales=[1.0, 1.0, 2.0, 3.0], mode="nearest", until=8)
