@@ -14,6 +14,9 @@ from qcompiler.errors import ContractError, UsageError
 from qcompiler.graph import Graph, Rule
 from qcompiler.invariants import Invariant
 
+MOST_SWEEPS = 200
+"""Rewriting that has not come to rest by then never will."""
+
 Preserves = Literal["bits", "reals", "nothing"]
 
 
@@ -66,9 +69,11 @@ class RewritePass(Pass):
     def run(self, graph: Graph) -> Graph:
         """Rewrite until nothing changes."""
         rules = self.rules()
-        while (new := graph.rewrite(*rules)) is not graph:
+        for _ in range(MOST_SWEEPS):
+            if (new := graph.rewrite(*rules)) is graph:
+                return graph
             graph = new
-        return graph
+        raise ContractError(f"pass {self.title()}: its rules undo each other on {graph.name}")
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules, tried in order."""

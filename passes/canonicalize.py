@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,7 +98,7 @@ def drop_identity(node: Op) -> Op | None:
 
 
 def _unbounded(bound: float | None) -> bool:
-    return bound is None or math.isinf(bound) or abs(bound) >= np.finfo(np.float32).max
+    return bound is None or abs(bound) >= float(np.finfo(np.float32).max)
 
 
 def constant_right(node: Op) -> Op | None:

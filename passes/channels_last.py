@@ -22,12 +22,14 @@ from qcompiler.ops import (
     Quantize,
     ReduceSum,
     Requantize,
+    Reshape,
     Slice,
     Table,
     Transpose,
 )
 from qcompiler.passes.base import Preserves, RewritePass
 from qcompiler.passes.canonicalize import drop_identity, merge_movement
+from qcompiler.types import TensorType
 
 TO_LAST = (0, 2, 3, 1)
 TO_FIRST = (0, 3, 1, 2)
@@ -112,15 +114,24 @@ def sink_transpose(node: Op) -> Op | None:
 
 
 def _permutation(node: Op) -> tuple[int, ...] | None:
-    """The transpose in front of the op: that of its first transposed operand of full rank."""
+    """The transpose in front of the op, if all operands have the same or none matters."""
     if isinstance(node, Composite) and not isinstance(
         node, (Requantize, Table, Quantize, Dequantize)
     ):
         return None
-    for x in node.operands:
-        if isinstance(x, Transpose) and x.type.rank == node.type.rank:
-            return x.permutation
-    return None
+    found = {
+        x.permutation if isinstance(x, Transpose) else None
+        for x in node.operands
+        if not isinstance(x, Constant) and not _is_line(x)
+    }
+    # All or none: an operand without the transpose would need the opposite one.
+    permutation = found.pop() if len(found) == 1 else None
+    return permutation if permutation and len(permutation) == node.type.rank else None
+
+
+def _is_line(x: Op) -> bool:
+    """Whether at most one axis is longer than 1: any transpose of it is a reshape."""
+    return sum(d != 1 for d in x.type.shape) <= 1
 
 
 def _permuted(values: tuple[int, ...], inverse: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,14 +140,21 @@ def _permuted(values: tuple[int, ...], inverse: tuple[int, ...]) -> tuple[int, .
 
 def _undone(x: Op, permutation: tuple[int, ...]) -> Op:
     """The operand before the transpose; constants are transposed now, values later."""
-    inverse = tuple(int(i) for i in np.argsort(permutation))
+    inverse, q = tuple(int(i) for i in np.argsort(permutation)), x.type.quantization
     if isinstance(x, Transpose) and x.permutation == permutation:
         return x.x
-    if isinstance(x, Constant):
-        if x.type.rank == 0 or x.is_scalar:
-            return x
-        full = x.array.reshape((1,) * (len(permutation) - x.type.rank) + x.array.shape)
-        return Constant(np.ascontiguousarray(full.transpose(inverse)))
-    if x.type.rank == 0:
+    if x.type.rank and not isinstance(x, Constant) and _is_line(x):
+        shape = (1,) * (len(permutation) - x.type.rank) + x.type.shape
+        return Reshape(x, tuple(shape[i] for i in inverse))
+    if x.type.rank == 0 or (isinstance(x, Constant) and x.is_scalar and q is None):
         return x
+    if isinstance(x, Constant):
+        missing = len(permutation) - x.type.rank
+        full = x.array.reshape((1,) * missing + x.array.shape)
+        array = np.ascontiguousarray(full.transpose(inverse))
+        if q is None:
+            return Constant(array)
+        if q.axis is not None:
+            q = dataclasses.replace(q, axis=q.axis + missing).transposed(inverse)
+        return Constant(array, TensorType(x.type.dtype, array.shape, q))
     return Transpose(x, inverse)

@@ -106,11 +106,11 @@ def move_codes(node: Op) -> Op | None:
             kind = TensorType(str(codes.dtype), codes.shape, quantization)
             return Gather(Constant(codes, kind), indices)
         case Quantize(Concat(inputs) as concat, quantization):
-            codes = [x.x for x in inputs if isinstance(x, Dequantize)]
-            if len(codes) == len(inputs) and all(
-                q.type.quantization == quantization for q in codes
+            parts = [x.x for x in inputs if isinstance(x, Dequantize)]
+            if len(parts) == len(inputs) and all(
+                q.type.quantization == quantization for q in parts
             ):
-                return concat.with_operands(codes)
+                return concat.with_operands(parts)
     return None
 
 

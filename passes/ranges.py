@@ -20,7 +20,7 @@ class Ranges(Protocol):
         """Low ≤ 0 ≤ high for codes of a storage, by a calibration method."""
 
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest ≤ 0 and largest ≥ 0 per channel, float64, of a value observed per channel."""
+        """Smallest and largest element per channel, float64, of a value observed per channel."""
 
 
 @dataclass(frozen=True)

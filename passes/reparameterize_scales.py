@@ -66,11 +66,11 @@ class ReparameterizeScales(CalibratedPass):
         """r and s̃·(z − z̃) per channel; None where they change nothing."""
         low, high = self.ranges.channels(name)
         bounds = Storage(self.config.activations)
-        span = np.maximum(high, 0.0) - np.minimum(low, 0.0)
+        span = high - low
         if not (span > 0).any():
             return None
         scales = np.where(span > 0, span, span[span > 0].mean()) / (bounds.high - bounds.low)
-        zero_points = round_half_up(-np.minimum(low, 0.0) / scales)
+        zero_points = round_half_up(-low / scales)
         scale, zero_point = scales.mean(), int(round_half_up(zero_points.mean()))
         factors, terms = scales / scale, scale * (zero_points - zero_point)
         if np.abs(factors - 1).max() <= self.tolerance and np.abs(terms).max() <= 1.5 * scale:

@@ -55,7 +55,7 @@ class SplitChannels(CalibratedPass):
             if not (pair := _pair(node, graph)):
                 continue
             low, high = self.ranges.channels(graph.names[pair[1]])
-            spans = high - low
+            spans = np.maximum(high, 0.0) - np.minimum(low, 0.0)
             limit = self._limit(spans)
             if spans.max() < self.gain * limit:
                 continue

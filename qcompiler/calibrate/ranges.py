@@ -41,7 +41,10 @@ class CalibratedRanges:
 
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Exact extremes per channel of a value that was observed per channel."""
-        return self.statistics[name].channel_range(symmetric=False)
+        found = self.statistics[name]
+        assert found.channel_minimum is not None
+        assert found.channel_maximum is not None
+        return found.channel_minimum, found.channel_maximum
 
 
 def calibrate(

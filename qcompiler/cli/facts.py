@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qcompiler.errors import QcompilerError
 
 if TYPE_CHECKING:
@@ -140,13 +142,28 @@ class _AnyRange:
     def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
         return -1.0, 1.0
 
+    def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError("one scale per tensor needs no channels")
+
 
 def _stays_float(graph: Graph) -> list[str]:
     """The ops that the default passes leave in float, in the user's node names."""
+    from qcompiler.config import QuantizationConfig
     from qcompiler.invariants import float_ops
     from qcompiler.passes import DEFAULT, InsertQdq, Pass, PassManager
 
-    def prepare(step: Pass, current: Graph) -> Pass:
-        return InsertQdq(_AnyRange()) if isinstance(step, InsertQdq) else step
+    # Passes that only move scales change nothing about what can be an integer.
+    steps = [step for step in DEFAULT if isinstance(step, InsertQdq) or not _is_calibrated(step)]
+    config = QuantizationConfig(table_scales=1)
 
-    return [node.label() for node in float_ops(PassManager(DEFAULT, (), prepare)(graph))]
+    def prepare(step: Pass, current: Graph) -> Pass:
+        return InsertQdq(_AnyRange(), config) if isinstance(step, InsertQdq) else step
+
+    manager = PassManager(tuple(steps), (), prepare)
+    return [node.label() for node in float_ops(manager(graph))]
+
+
+def _is_calibrated(step: Any) -> bool:
+    from qcompiler.passes.ranges import CalibratedPass
+
+    return isinstance(step, CalibratedPass)

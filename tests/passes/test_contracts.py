@@ -41,11 +41,8 @@ def observed_ranges(
             )
             if (axis := wanted.get(name)) is not None:
                 rows = np.moveaxis(seen, axis, -1).reshape(-1, seen.shape[axis])
-                low, high = channels.get(name, (0.0, 0.0))
-                channels[name] = (
-                    np.minimum(low, rows.min(0, initial=0)),
-                    np.maximum(high, rows.max(0, initial=0)),
-                )
+                low, high = channels.get(name, (np.inf, -np.inf))
+                channels[name] = (np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0)))
     return FixedRanges(ranges, channels)
 
 
