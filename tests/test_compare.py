@@ -15,6 +15,7 @@ from example import Example
 from PIL import Image
 from tiny import tiny_graphs
 
+import qcompiler.compare
 from qcompiler import fixed_point
 from qcompiler.calibrate import SampleOptions, samples
 from qcompiler.compare import compare, compare_library, stages
@@ -25,10 +26,10 @@ from qcompiler.frontends.onnx import import_onnx
 from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.interpret import evaluate
 from qcompiler.ops import Add, MatMul, Quantize, Relu
-from qcompiler.passes import DEFAULT, without
+from qcompiler.passes import DEFAULT, LOWERING, PassManager, without
+from qcompiler.report import observe
 from qcompiler.report.comparison_files import to_html, to_json
 from qcompiler.report.deviation import DeviationSums, looks_like_scores
-from qcompiler.report.observe import ObserveOptions
 from qcompiler.types import FLOAT, Quantization, TensorType
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
@@ -211,20 +212,71 @@ def test_every_rounding_of_unnamed_values_is_compared(example):
         assert all(np.array_equal(expected[name], got[name]) for name in expected)
 
 
-def test_chunks_change_nothing(digits):
+def test_chunks_change_nothing(digits, monkeypatch):
     made, feeds = digits
-    results = [
-        compare(
+    sessions = []
+    load = observe.session
+    monkeypatch.setattr(
+        observe, "session", lambda graph, threads: sessions.append(graph) or load(graph, threads)
+    )
+    results, counts = [], []
+    for size in (1, 1 << 28):
+        found = compare(
             made.real,
             made.integer,
             feeds[:3],
             quantized=made.quantized,
             mode="both",
-            options=ObserveOptions(chunk_bytes=size),
+            options=observe.ObserveOptions(chunk_bytes=size),
         )
-        for size in (1, 1 << 28)
-    ]
+        results.append(found)
+        counts.append(len(sessions))
+        sessions.clear()
     assert results[0] == results[1]
+    values = sum(row.cumulative is not None for row in found.rows)
+    variants = sum(row.isolated is not None for row in found.rows)
+    assert counts == [values + 1 + 2 * variants, 2]
+
+
+def test_sessions_hold_so_many_variants(digits, monkeypatch):
+    made, feeds = digits
+    sessions = []
+    load = observe.session
+    monkeypatch.setattr(
+        observe, "session", lambda graph, threads: sessions.append(graph) or load(graph, threads)
+    )
+    monkeypatch.setattr(qcompiler.compare, "VARIANTS", 4)
+    found = compare(made.real, made.quantized, feeds[:1], mode="isolated")
+    variants = sum(row.isolated is not None for row in found.rows)
+    assert len(sessions) == -(-variants // 4) > 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("quantized", {"stem_bn/BatchNormalization": ["float32"], "Reshape": ["uint8"]}),
+        ("integer", {}),  # in an accumulator, and only moved
+    ],
+)
+def test_which_values_are_compared(digits, stage, expected):
+    made, feeds = digits
+    found = compare(made.real, getattr(made, stage), feeds)
+    storages: dict[str, list[str]] = {}
+    for row in found.rows:
+        storages.setdefault(row.name, []).append(row.storage)
+    assert storages["stem_relu/Relu"] == ["int16", "uint8"]
+    names = ("stem_bn/BatchNormalization", "Reshape")
+    assert {name: storages[name] for name in names if name in storages} == expected
+
+
+def test_values_of_other_layouts_are_left_out(digits):
+    made, feeds = digits
+    integer = PassManager(LOWERING)(made.integer)
+    found = compare(made.real, integer, feeds)
+    names = [row.name for row in found.rows]
+    assert "logits" in names
+    assert "stem_relu/Relu" not in names
+    assert found.outputs == compare(made.real, made.integer, feeds).outputs
 
 
 class Stream:
@@ -274,6 +326,13 @@ def test_library(digits):
     (y,) = compare_library(library, made.real, feeds).library
     assert y.differing is None
     assert y.deviation == compare(made.real, made.integer, feeds).outputs[0].deviation
+    wide = compare_library(
+        lambda feed: {"logits": evaluate(made.integer, feed)["logits"].astype(np.float64)},
+        made.real,
+        feeds,
+        integer=made.integer,
+    )
+    assert wide.library[0].differing == 200
     with pytest.raises(UsageError, match="no output 'logits'"):
         compare_library(lambda feed: {"other": feed["x"]}, made.real, feeds)
 
@@ -300,6 +359,7 @@ def test_files_of_names_that_look_like_markup():
     page = to_html(dataclasses.replace(found, rows=(odd,)), (odd,))
     assert "&lt;b&gt;[red]&amp;" in page
     assert "<i>" not in page
+    assert 'class="worst"' not in page  # it does not deviate
     assert '"sqnr": null' in to_json(found, found.rows)
 
 

@@ -133,7 +133,12 @@ def test_folder_of_images(qcompile, tiny, tmp_path):
     plain = qcompile("compare", model, *data)
     assert plain.code == 0, plain.err
     assert re.search(r"^runs +3 *$", plain.out, re.M)
-    assert qcompile("compare", model, *data, "--std", "4").out != plain.out
+    other = qcompile("compare", model, *data, "--std", "0.1")
+    assert other.code == 0, other.err
+    assert other.out != plain.out
+    turned = qcompile("compare", model, "--calib", "images", "--data", "calib.npz", "--std", "0.1")
+    assert turned.code == 0, turned.err
+    assert re.search(r"^runs +4 *$", turned.out, re.M)
 
 
 def test_refusals(refused, digits, tiny, samples):
