@@ -26,6 +26,7 @@ from qcompiler.passes.integerize import Integerize
 from qcompiler.passes.recognize_mask import RecognizeMask
 from qcompiler.passes.recognize_normalization import RecognizeNormalization
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
+from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.split_channels import SplitChannels
 
 DEFAULT: tuple[Pass, ...] = (
@@ -39,6 +40,7 @@ DEFAULT: tuple[Pass, ...] = (
     ReparameterizeScales(),
     SplitChannels(),
     InsertQdq(),
+    RoundWeights(),
     Integerize(),
 )
 """From a real graph to an integer one."""
@@ -74,6 +76,7 @@ __all__ = [
     "RecognizeNormalization",
     "ReparameterizeScales",
     "RewritePass",
+    "RoundWeights",
     "SplitChannels",
     "Verify",
     "known_passes",

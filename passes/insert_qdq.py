@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcompiler.config import QuantizationConfig
-from qcompiler.fixed_point import affine_quantization, quantize, weight_quantization
+from qcompiler.fixed_point import affine_quantization, weight_quantization
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.invariants import no_batch_norm, quantized, real
 from qcompiler.ops import (
@@ -36,7 +36,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.base import Preserves
 from qcompiler.passes.ranges import CalibratedPass, Ranges
-from qcompiler.types import Quantization, TensorType
+from qcompiler.types import Quantization
 
 
 class Need(IntEnum):
@@ -306,15 +306,14 @@ class _Inserter:
         return Dequantize(Quantize(x, q))
 
     def _weights(self, node: Op, operands: list[Op]) -> list[Op]:
-        """Constant weights as codes, one scale per output channel."""
+        """Constant weights quantized with one scale per output channel."""
         axis = 0 if isinstance(node, Conv) else node.operands[1].type.rank - 1
         weight = operands[1]
         if not isinstance(weight, Constant):
             return operands
         q = weight_quantization(weight.array, self.config.rule(node).weights, axis)
-        kind = TensorType(q.bounds.dtype, weight.type.shape, q)
-        codes = Constant(quantize(weight.array, q), kind, name=weight.name, sources=weight.sources)
-        return [operands[0], Dequantize(codes), *operands[2:]]
+        # Not rounded yet: a later pass may choose better codes than the nearest.
+        return [operands[0], Dequantize(Quantize(weight, q)), *operands[2:]]
 
 
 def _is_narrow(value: Op) -> bool:

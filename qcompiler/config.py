@@ -30,6 +30,7 @@ from qcompiler.errors import FileError, QcompilerError, UsageError
 from qcompiler.graph import Op
 from qcompiler.types import Storage
 
+ROUNDING = ("nearest", "gptq")
 SOFTMAX = ("table", "shift", "log2")
 GELU = ("table", "shift")
 NORMALIZATION = ("newton", "i-vit")
@@ -73,6 +74,7 @@ class QuantizationConfig:
             convert to float32 exactly.
         table_scales: How many scales, powers of two apart, the channels in front of a table may
             have; 1 is one scale per tensor.
+        rounding: How weights are rounded: "nearest", or "gptq" (error feedback on real inputs).
         method: How the range of an activation is chosen from its statistics.
         softmax: Exponentials by "table", by shifts ("shift": I-ViT's Shiftmax), or by a table of
             powers of a base ("log2": FQ-ViT's log2 quantization of attention, and its successors).
@@ -88,7 +90,8 @@ class QuantizationConfig:
     residuals: str = "int16"
     outputs: str = "int24"
     table_scales: int = 8
-    method: str = "mse"
+    rounding: str = "nearest"
+    method: str = "min-max"
     softmax: str = "table"
     softmax_bits: int = 8
     softmax_base: float | str = 2.0
@@ -109,6 +112,9 @@ class QuantizationConfig:
             _check_choice("softmax", item.softmax, SOFTMAX)
             _check_choice("gelu", item.gelu, GELU)
             _check_choice("normalization", item.normalization, NORMALIZATION)
+        _check_choice("rounding", self.rounding, ROUNDING)
+        if self.table_scales < 1:
+            raise UsageError(f"table_scales: expected 1 or more, found {self.table_scales}")
         if self.softmax_bits not in (4, 8):
             raise UsageError(f"softmax_bits: expected 4 or 8, found {self.softmax_bits!r}")
         base = self.softmax_base

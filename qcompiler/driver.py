@@ -20,13 +20,21 @@ from qcompiler.calibrate import (
     samples,
     synthetic,
 )
-from qcompiler.calibrate.ranges import calibrate
+from qcompiler.calibrate.ranges import calibrate, moments
 from qcompiler.config import QuantizationConfig
 from qcompiler.errors import NotIntegerError
-from qcompiler.frontends.onnx import import_onnx
+from qcompiler.frontends import import_model
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
-from qcompiler.passes import DEFAULT, LOWERING, Instrument, Pass, PassManager, Verify
+from qcompiler.passes import (
+    DEFAULT,
+    LOWERING,
+    Instrument,
+    Pass,
+    PassManager,
+    RoundWeights,
+    Verify,
+)
 from qcompiler.passes.ranges import CalibratedPass
 from qcompiler.report.summary import Summary, summarize
 
@@ -109,10 +117,13 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
     def prepare(step: Pass, current: Graph) -> Pass:
         if "config" in {f.name for f in dataclasses.fields(step)}:
             step = dataclasses.replace(step, config=chosen.config)  # type: ignore[call-arg]
-        if not isinstance(step, CalibratedPass) or not (wanted := step.observed(current)):
-            return step
         collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
-        return dataclasses.replace(step, ranges=calibrate(current, wanted, feeds, collecting))
+        if isinstance(step, CalibratedPass) and (wanted := step.observed(current)):
+            return dataclasses.replace(step, ranges=calibrate(current, wanted, feeds, collecting))
+        if isinstance(step, RoundWeights) and chosen.config.rounding == "gptq":
+            found = moments(current, step.observed(current), feeds, collecting)
+            return dataclasses.replace(step, moments=found)
+        return step
 
     integer = PassManager(chosen.passes, chosen.instruments, prepare)(graph)
     if chosen.require_integer:
@@ -138,6 +149,7 @@ def compile_model(
     target: str = "cpu",
     calibration: Any = None,
     *,
+    example_inputs: Any = None,
     options: Options | None = None,
 ) -> Compilation:
     """Compile a float model to an integer-only library; see `compile` for the arguments."""
@@ -155,15 +167,14 @@ def compile_model(
         start = now
 
     machine = find_target(target)
-    graph = (
-        model if isinstance(model, Graph) else import_onnx(model, input_shapes=chosen.input_shapes)
-    )
+    graph = import_model(model, example_inputs, input_shapes=chosen.input_shapes)
     lap("import")
     integer = quantize(graph, calibration, options=chosen)
     lap("quantize")
     kernels = PassManager(LOWERING, chosen.instruments)(integer)
     lap("fuse")
-    compiled = build(kernels, machine, source_sha256=digest(model), threads=chosen.threads)
+    source = model if isinstance(model, (str, os.PathLike, bytes)) else graph
+    compiled = build(kernels, machine, source_sha256=digest(source), threads=chosen.threads)
     lap("build")
     return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
 
@@ -173,14 +184,17 @@ def compile(
     target: str = "cpu",
     calibration: Any = None,
     *,
+    example_inputs: Any = None,
     options: Options | None = None,
 ) -> CompiledModel:
     """Compile a float model to an integer-only library.
 
     Args:
-        model: Path or bytes of an ONNX file, an `onnx.ModelProto`, an `onnx_ir.Model` or a `Graph`.
+        model: Path or bytes of an ONNX or .pt2 file, an `onnx.ModelProto`, an `onnx_ir.Model`, a
+            `torch.nn.Module`, a `torch.export.ExportedProgram` or a `Graph`.
         target: Name of a target, such as "cpu" (this machine) or "cpu:cascadelake".
         calibration: As for `quantize`.
+        example_inputs: What a `torch.nn.Module` is exported with; see `import_torch`.
         options: See `Options`.
 
     Returns:
@@ -189,7 +203,10 @@ def compile(
     Raises:
         QcompilerError: a subclass says what is wrong with the model, the samples or the target.
     """
-    return compile_model(model, target, calibration, options=options).model
+    done = compile_model(
+        model, target, calibration, example_inputs=example_inputs, options=options
+    )
+    return done.model
 
 
 def digest(model: Any) -> str:

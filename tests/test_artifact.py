@@ -103,7 +103,7 @@ def test_metadata_is_read_without_tvm(saved: Path) -> None:
         f"assert read_metadata({str(saved)!r}).model == 'network'; "
         "assert not any(name.split('.')[0] == 'tvm' for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 def test_loads_in_a_fresh_process_under_any_name(saved: Path, graph: Graph, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_loads_in_a_fresh_process_under_any_name(saved: Path, graph: Graph, tmp_
         "import numpy as np; from qcompiler.artifact import load; "
         f"y = load({str(path)!r})(np.load('x.npy')); np.save('y.npy', y['codes'])"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path)
     expected = evaluate(graph, {"image": image()})["codes"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
@@ -145,7 +145,7 @@ before = private()
 model = load({str(path)!r})
 assert weights > 4 << 20 and private() - before < weights // 4, (weights, private() - before)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 def test_feeds_by_name_by_position_and_through_dlpack(model: CompiledModel, graph: Graph) -> None:

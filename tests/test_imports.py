@@ -20,7 +20,7 @@ MAPPING = {"qcompiler": "qcompiler", "passes": "qcompiler.passes", "backends": "
 def imported_by(statement: str) -> set[str]:
     program = f"{statement}\nimport sys; print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True
     )
     return set(done.stdout.split())
 
@@ -58,6 +58,6 @@ def test_package_list_matches_the_tree():
 @pytest.mark.parametrize("folder", ["passes", "backends"])
 def test_unmapped_import_is_refused(folder):
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {folder}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
     assert done.returncode != 0
     assert f"import qcompiler.{folder}, not {folder}" in done.stderr

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import length_hint
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -65,43 +66,71 @@ def collect(
         UnsupportedError: The model is over 2 GB.
     """
     chosen = options or CollectOptions()
-    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        raise UnsupportedError("the model is over 2 GB, which calibration cannot run: split it")
-    _check_names(model, [*values, *(axes or {})])
+    _check_names(model, axes or {})
     statistics = {
         name: Statistics(
             name, bins=chosen.bins, momentum=chosen.momentum, axis=(axes or {}).get(name)
         )
         for name in values
     }
+    accumulate(model, statistics, feeds, chosen)
+    return statistics
+
+
+class Accumulator(Protocol):
+    """What is kept of a value."""
+
+    def update(self, values: np.ndarray) -> None:
+        """Take one more array into account."""
+
+
+def accumulate(
+    model: onnx.ModelProto,
+    accumulators: Mapping[str, Accumulator],
+    feeds: Iterable[Feed],
+    options: CollectOptions,
+) -> None:
+    """Run a model on the feeds and hand each named value to its accumulator.
+
+    Args:
+        model: Model with its weights inside, under 2 GB; it is not modified.
+        accumulators: By name of a graph input or node output of the main graph.
+        feeds: Inputs by name for each run, of shapes and dtypes that the model takes.
+        options: Memory, threads, progress.
+
+    Raises:
+        CalibrationError, ModelError, UnsupportedError: see `collect`.
+    """
+    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise UnsupportedError("the model is over 2 GB, which calibration cannot run: split it")
+    _check_names(model, accumulators)
     first, feeds = _first(feeds)
-    given = [name for name in statistics if name in first]
-    computed = [name for name in statistics if name not in first]
+    given = [name for name in accumulators if name in first]
+    computed = [name for name in accumulators if name not in first]
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    groups = _groups(computed, _sizes(probed, first), chosen.chunk_bytes)
+    groups = _groups(computed, _sizes(probed, first), options.chunk_bytes)
     passes = [groups] if isinstance(feeds, Iterator) else [[group] for group in groups]
     total = length_hint(feeds) * len(passes) or None
-    with progress(f"calibrating {len(statistics)} values", total, chosen.progress) as tick:
+    with progress(f"calibrating {len(accumulators)} values", total, options.progress) as tick:
         for number, together in enumerate(passes):
             inputs = given if number == 0 else []
-            _walk(_sessions(probed, together, chosen), inputs, feeds, statistics, tick)
-    return statistics
+            _walk(_sessions(probed, together, options), inputs, feeds, accumulators, tick)
 
 
 def _walk(
     sessions: Sequence[tuple[list[str], onnxruntime.InferenceSession]],
     inputs: Sequence[str],
     feeds: Iterable[Feed],
-    statistics: Mapping[str, Statistics],
+    accumulators: Mapping[str, Accumulator],
     tick: Callable[[], None],
 ) -> None:
     for feed in feeds:
         for name in inputs:
-            statistics[name].update(feed[name])
+            accumulators[name].update(feed[name])
         for group, session in sessions:
             for name, array in zip(group, _run(session, group, feed), strict=True):
-                statistics[name].update(array)
+                accumulators[name].update(array)
         tick()
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import onnx_ir
 
-from qcompiler.calibrate.collect import CollectOptions, collect
+from qcompiler.calibrate.collect import CollectOptions, accumulate, collect
 from qcompiler.calibrate.feeds import Feed
 from qcompiler.calibrate.methods import METHODS
+from qcompiler.calibrate.moments import Moments
+from qcompiler.calibrate.sources import Samples
 from qcompiler.calibrate.statistics import Statistics
 from qcompiler.graph import Graph
 from qcompiler.types import Storage
+
+MOMENT_SAMPLES = 128
+"""Feeds that second moments are taken over; more change little (GPTQ uses as many)."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,26 @@ def calibrate(
         options = dataclasses.replace(options, bins=0)
     model = onnx_ir.to_proto(to_model(graph))
     return CalibratedRanges(collect(model, list(wanted), feeds, axes=axes, options=options))
+
+
+def moments(
+    graph: Graph, channels: Mapping[str, int], feeds: Iterable[Feed], options: CollectOptions
+) -> dict[str, Moments]:
+    """Run a graph of any float language in ONNX Runtime and keep second moments of values.
+
+    Args:
+        graph: In the real or the quantized language.
+        channels: By value name: the size of its last axis.
+        feeds: Samples; at most `MOMENT_SAMPLES` of them.
+        options: Threads and progress.
+
+    Raises:
+        CalibrationError: no feeds.
+    """
+    from qcompiler.backends.onnx import to_model
+
+    found = {name: Moments.of(size) for name, size in channels.items()}
+    model = onnx_ir.to_proto(to_model(graph, inline=True))
+    if found:
+        accumulate(model, found, Samples(lambda: islice(iter(feeds), MOMENT_SAMPLES)), options)
+    return found

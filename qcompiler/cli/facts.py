@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qcompiler.errors import QcompilerError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from qcompiler.artifact import KernelInfo, Value
@@ -78,21 +77,24 @@ def _value(value: Value) -> dict[str, Any]:
 
 
 def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Any]:
-    """What an ONNX model holds, and what would become of it.
+    """What a model holds, as ONNX, and what would become of it.
 
     `problem` is what a compilation would refuse it for, or None; `macs` and `stays_float` are None
     for a model with a problem.
 
     Raises:
-        FileError: it cannot be read as an ONNX model.
+        FileError: it cannot be read as a model.
         ModelError: it is damaged.
+        UnsupportedError: torch cannot export it.
     """
+    from qcompiler.frontends import as_onnx
     from qcompiler.frontends.onnx import import_onnx
     from qcompiler.frontends.onnx_model import load
     from qcompiler.report.summary import macs
 
     try:
-        source = load(path)
+        model = as_onnx(path)
+        source = load(model)
     except QcompilerError as error:
         raise type(error)(f"{path}: {error}") from None
     graph = source.model.graph
@@ -114,7 +116,7 @@ def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[
         ),
     }
     try:
-        real = import_onnx(path, input_shapes=shapes)
+        real = import_onnx(model, input_shapes=shapes)
         found = {
             "macs": sum(macs(node) for node in real.ops),
             "stays_float": _stays_float(real),

@@ -1,4 +1,4 @@
-"""`qcompile inspect FILE`: what is in an ONNX model or a compiled library."""
+"""`qcompile inspect FILE`: what is in a float model or a compiled library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inspect_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL|LIB", help="ONNX model or compiled library.", show_default=False
+            metavar="MODEL|LIB", help="Float model or compiled library.", show_default=False
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
@@ -40,10 +40,10 @@ def inspect_command(
 ) -> None:
     """Show what a model holds and what of it would stay in float, or how a library was compiled.
 
-    Nothing of the file is executed.
+    Nothing of an ONNX model or a library is executed; torch runs what a .pt2 file holds.
     """
     if not file.is_file():
-        raise FileError(f"{file}: no such file: expected an ONNX model or a compiled library")
+        raise FileError(f"{file}: no such file: expected a float model or a compiled library")
     library = is_library(file)
     facts = library_facts(file) if library else model_facts(file, input_shapes(input_shape or []))
     if as_json:

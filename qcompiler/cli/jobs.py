@@ -23,7 +23,7 @@ class Job:
     """A model, and all that shapes its compilation.
 
     Attributes:
-        model: Path of the ONNX file.
+        model: Path of the float model.
         target: Name of a target.
         calibration: As for `qcompiler.compile`.
         options: See `Options`.
@@ -83,9 +83,9 @@ class Job:
         return PassManager(steps, self.options.instruments)(self._quantized(graph, own))
 
     def _imported(self) -> Graph:
-        from qcompiler.frontends.onnx import import_onnx
+        from qcompiler.frontends import import_model
 
-        return import_onnx(self.model, input_shapes=self.options.input_shapes)
+        return import_model(self.model, input_shapes=self.options.input_shapes)
 
     def _quantized(self, graph: Graph, passes: tuple[Pass, ...]) -> Graph:
         from qcompiler.driver import quantize

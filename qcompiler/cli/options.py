@@ -30,7 +30,13 @@ def _option(*names: str, panel: str, **settings: Any) -> Any:
 
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Float ONNX model.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="Float model: ONNX, or .pt2 as torch.export.save writes it (torch runs what that "
+        "holds: trust it).",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -122,7 +128,7 @@ CalibrationMethod = Annotated[
     _option(
         panel=NUMBERS,
         metavar="METHOD",
-        help="How ranges are chosen: min-max, moving-average, percentile, mse (default), entropy.",
+        help="How ranges are chosen: min-max (default), moving-average, percentile, mse, entropy.",
         autocompletion=lists.complete_method,
     ),
 ]

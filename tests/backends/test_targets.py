@@ -40,7 +40,7 @@ def test_unknown_target_names_the_known_ones() -> None:
 
 def test_importing_targets_does_not_import_tvm() -> None:
     code = "import sys, qcompiler.backends.target; assert 'tvm' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 THEIRS = Target("theirs", {"kind": "llvm", "mcpu": "haswell"})

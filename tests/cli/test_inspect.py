@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from onnx import helper
 
 
 def facts(qcompile, *arguments):
@@ -33,7 +34,13 @@ def test_counts(qcompile, tiny):
 
 
 def test_what_stays_in_float(qcompile, tiny):
-    found = facts(qcompile, tiny(op="Softmax"))
+    def divide(model):
+        """No integers divide one value by another."""
+        second = helper.make_node("MatMul", ["x", "w"], ["g"], name="divisor")
+        model.graph.node.insert(0, second)
+        model.graph.node[-1].input.append("g")
+
+    found = facts(qcompile, tiny(divide, op="Div"))
     assert [name for name in found["stays_float"] if "last" in name]
 
 

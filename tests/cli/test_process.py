@@ -15,12 +15,12 @@ import pytest
 import qcompiler.driver
 from qcompiler.cli.boundary import printable
 
-COMMAND = [sys.executable, "-c", "from qcompiler.cli import main; main()"]
+COMMAND = [sys.executable, "-I", "-c", "from qcompiler.cli import main; main()"]
 
 
 def test_starting_imports_no_part_of_the_compiler():
     program = "import qcompiler.cli, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=True)
     modules = set(done.stdout.decode().split())
     assert not {"numpy", "onnx", "onnxruntime", "scipy", "tvm", "qcompiler.graph"} & modules
 

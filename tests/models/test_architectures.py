@@ -24,7 +24,7 @@ def test_without_torch_the_scripts_say_what_to_install(script: str) -> None:
         "import runpy, sys; sys.modules['torch'] = None; "
         f"runpy.run_path({str(MODELS / script)!r}, run_name='__main__')"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith("pip install 'qcompiler[models]'")
     assert "Traceback" not in result.stderr
