@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from qcompiler.errors import QcompilerError
     from qcompiler.frontends.onnx import import_onnx
+    from qcompiler.frontends.torch import import_torch
     from qcompiler.graph import Constant, Graph, Input, Op
     from qcompiler.interpret import evaluate
     from qcompiler.types import Quantization, TensorType
@@ -45,6 +46,7 @@ _HOMES = {
     ),
     "errors": ("QcompilerError",),
     "frontends.onnx": ("import_onnx",),
+    "frontends.torch": ("import_torch",),
     "graph": ("Constant", "Graph", "Input", "Op"),
     "interpret": ("evaluate",),
     "types": ("Quantization", "TensorType"),
@@ -70,6 +72,7 @@ __all__ = [
     "export_onnx",
     "export_qdq",
     "import_onnx",
+    "import_torch",
     "load",
     "load_config",
     "quantize",
