@@ -65,8 +65,14 @@ def link(real: Graph, quantized: Graph) -> dict[Op, Op]:
 
 
 def _is_weight(node: Op) -> bool:
-    """Whether codes that InsertQdq made of a constant."""
-    return isinstance(node, Dequantize) and isinstance(node.x, Constant)
+    """Whether codes of a constant, rounded already or not yet."""
+    return isinstance(node, Dequantize) and (
+        isinstance(node.x, Constant) or _is_rounded_constant(node.x)
+    )
+
+
+def _is_rounded_constant(node: Op) -> bool:
+    return isinstance(node, Quantize) and isinstance(node.x, Constant)
 
 
 def _foreign(found: str, expected: str) -> UsageError:
@@ -77,8 +83,12 @@ def _foreign(found: str, expected: str) -> UsageError:
 
 
 def roundings(quantized: Graph) -> list[Quantize]:
-    """The Quantize ops that round, in order: not those that only move codes."""
-    return [x for x in quantized.ops if isinstance(x, Quantize) and not _moves_codes(x)]
+    """The Quantize ops that round values, in order: not those that only move codes."""
+    return [
+        x
+        for x in quantized.ops
+        if isinstance(x, Quantize) and not _is_rounded_constant(x) and not _moves_codes(x)
+    ]
 
 
 def _moves_codes(node: Quantize) -> bool:
