@@ -1,0 +1,170 @@
+"""Passes that move scales: exact in reals, better in codes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from qcompiler import fixed_point
+from qcompiler.calibrate.moments import Moments
+from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.interpret import evaluate
+from qcompiler.ops import Add, Dequantize, Map, MatMul, Mul, Normalize, Quantize, Tanh
+from qcompiler.passes import (
+    InsertQdq,
+    Integerize,
+    ReparameterizeScales,
+    RoundWeights,
+    SplitChannels,
+)
+from qcompiler.passes.ranges import FixedRanges
+from qcompiler.types import FLOAT, Quantization, TensorType
+
+
+def constant(array) -> Constant:
+    return Constant(np.asarray(array, FLOAT))
+
+
+def normalized(rng: np.random.Generator, rows: int = 64, size: int = 12) -> tuple[Graph, Op]:
+    """A normalization whose channels differ, in front of two products."""
+    x = Input(TensorType(FLOAT, (rows, size)), name="x")
+    gamma = rng.uniform(0.05, 4, size) * rng.choice([-1, 1], size)
+    value = Add(Mul(Normalize(x, (1,), 1e-5), constant(gamma)), constant(rng.normal(size=size)))
+    value = dataclasses.replace(value, name="ln")
+    weights = [constant(rng.normal(size=(size, 5))) for _ in range(2)]
+    outputs = {
+        "a": MatMul(value, weights[0], constant(rng.normal(size=5))),
+        "b": MatMul(value, weights[1]),
+    }
+    return Graph((x,), outputs), value
+
+
+def value_of(graph: Graph, name: str, feeds) -> np.ndarray:
+    inner = Graph(graph.inputs, {"y": graph.find(name)})
+    return evaluate(inner, feeds)["y"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reparameterization_keeps_every_code(seed):
+    """x quantized per channel and x' quantized per tensor have the same codes (RepQ-ViT, §3.3)."""
+    rng = np.random.default_rng(seed)
+    graph, _ = normalized(rng)
+    feeds = {"x": rng.normal(size=(64, 12)).astype(FLOAT)}
+    x = value_of(graph, "ln", feeds).astype(np.float64)
+    low, high = x.min(0), x.max(0)
+    step = ReparameterizeScales(FixedRanges({}, {"ln": (low, high)}))
+    new = step(graph)
+    assert new is not graph
+    scales = (high - low) / 255
+    zero_points = np.floor(-low / scales + 0.5)
+    scale, zero_point = scales.mean(), np.floor(zero_points.mean() + 0.5)
+    moved = value_of(new, "ln", feeds).astype(np.float64)
+    per_channel, per_tensor = x / scales + zero_points, moved / scale + zero_point
+    decided = np.abs(per_channel - np.floor(per_channel) - 0.5) > 1e-3  # float32 decides ties
+    assert decided.mean() > 0.98
+    codes = [np.floor(v + 0.5)[decided] for v in (per_channel, per_tensor)]
+    assert (codes[0] == codes[1]).all()
+    old, after = evaluate(graph, feeds), evaluate(new, feeds)
+    for name in old:
+        assert np.allclose(old[name], after[name], atol=2e-4, rtol=1e-5)
+
+
+def test_channels_that_are_alike_stay():
+    rng = np.random.default_rng(0)
+    graph, _ = normalized(rng)
+    same = FixedRanges({}, {"ln": (np.full(12, -2.0), np.full(12, 3.0))})
+    assert ReparameterizeScales(same)(graph) is graph
+
+
+def test_a_constant_channel_is_harmless():
+    rng = np.random.default_rng(0)
+    graph, _ = normalized(rng)
+    low, high = np.full(12, -2.0), np.linspace(1, 3, 12)
+    low[3] = high[3] = 0.0
+    new = ReparameterizeScales(FixedRanges({}, {"ln": (low, high)}))(graph)
+    feeds = {"x": rng.normal(size=(64, 12)).astype(FLOAT)}
+    for name, y in evaluate(graph, feeds).items():
+        assert np.allclose(y, evaluate(new, feeds)[name], atol=2e-4)
+
+
+def massive(rng: np.random.Generator, rows: int = 256) -> Graph:
+    """tanh-like hidden layer with one channel forty times as wide as the others."""
+    x = Input(TensorType(FLOAT, (rows, 6)), name="x")
+    first = MatMul(x, constant(rng.normal(size=(6, 40))), constant(rng.normal(size=40)))
+    variable = Input(first.type, name="x")
+    region = Graph((variable,), {"y": Add(Mul(Tanh(variable), variable), variable)})
+    spread = np.ones(40)
+    spread[7] = 40.0
+    wide = dataclasses.replace(first, b=constant(_array(first.b) * spread), name="pre")
+    hidden = Map(wide, region, name="hidden")
+    second = MatMul(hidden, constant(rng.normal(size=(40, 8))), constant(rng.normal(size=8)))
+    return Graph((x,), {"y": second})
+
+
+def _array(node: Op) -> np.ndarray:
+    assert isinstance(node, Constant)
+    return node.array
+
+
+def ranges_of(graph: Graph, step, feeds) -> FixedRanges:
+    names = step.observed(graph)
+    values = {name: value_of(graph, name, feeds) for name in names}
+    return FixedRanges(
+        {name: (min(v.min(), 0.0), max(v.max(), 0.0)) for name, v in values.items()},
+        {n: (v.min(0), v.max(0)) for n, v in values.items() if names[n] is not None},
+    )
+
+
+def integer_error(graph: Graph, feeds) -> float:
+    step = InsertQdq()
+    step = dataclasses.replace(step, ranges=ranges_of(graph, step, feeds))
+    integer = Integerize()(step(graph))
+    return float(np.abs(evaluate(integer, feeds)["y"] - evaluate(graph, feeds)["y"]).std())
+
+
+def test_splitting_is_exact_and_gains():
+    rng = np.random.default_rng(3)
+    graph = massive(rng)
+    feeds = {"x": rng.normal(size=(256, 6)).astype(FLOAT)}
+    step = SplitChannels(growth=0.5)
+    new = dataclasses.replace(step, ranges=ranges_of(graph, step, feeds))(graph)
+    old, after = evaluate(graph, feeds)["y"], evaluate(new, feeds)["y"]
+    assert np.allclose(old, after, atol=1e-3 * np.abs(old).max())
+    hidden = [x for x in new.ops if isinstance(x, Map)]
+    assert 40 < hidden[0].type.shape[1] <= 60
+    before, behind = integer_error(graph, feeds), integer_error(new, feeds)
+    assert behind < 0.85 * before  # the rest is the rounding of input and weights
+
+
+def test_even_channels_are_not_split():
+    rng = np.random.default_rng(3)
+    graph = massive(rng)
+    even = FixedRanges({}, {"hidden": (np.full(40, -0.3), np.full(40, 2.0))})
+    assert SplitChannels(even)(graph) is graph
+
+
+def rounded_error(rounding: bool, storage: str) -> float:
+    """Mean squared error of a product of correlated inputs."""
+    rng = np.random.default_rng(5)
+    mixing = rng.normal(size=(4, 24))
+    rows = (rng.normal(size=(500, 4)) @ mixing + 0.1 * rng.normal(size=(500, 24)) + 0.3).astype(
+        FLOAT
+    )
+    weight = rng.normal(size=(24, 7)).astype(FLOAT)
+    q = fixed_point.weight_quantization(weight, storage, 1)
+    kind = TensorType("uint8", rows.shape, Quantization.per_tensor("uint8", 0.1, 128))
+    x = Input(kind, name="x")
+    value = Dequantize(x, name="value")
+    graph = Graph((x,), {"y": MatMul(value, Dequantize(Quantize(constant(weight), q)), None)})
+    codes = fixed_point.quantize(rows, kind.quantization)
+    exact = fixed_point.dequantize(codes, kind.quantization)
+    if rounding:
+        moments = Moments.of(24)
+        moments.update(exact.astype(FLOAT))
+        graph = RoundWeights({graph.names[value]: moments})(graph)
+    return float(np.mean((evaluate(graph, {"x": codes})["y"] - exact @ weight) ** 2))
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4", "int3"])
+def test_error_feedback_beats_rounding_to_nearest(storage):
+    assert rounded_error(True, storage) < 0.5 * rounded_error(False, storage)
