@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    TorchModel = nn.Module | ExportedProgram | str | os.PathLike[str] | bytes
+    TorchModel: TypeAlias = nn.Module | ExportedProgram | str | os.PathLike[str] | bytes
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the modules around a node, as a printed list that ends with the op."""
@@ -83,11 +83,12 @@ def to_onnx(model: TorchModel, example_inputs: Any = None) -> ir.Model:
         QcompilerError: as `import_torch`, without the model's name.
     """
     torch = _torch()
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
     program = _program(model) if isinstance(model, (str, os.PathLike, bytes)) else model
     if isinstance(program, torch.export.ExportedProgram):
         _check_inference(program)
-        tensors = {**program.state_dict, **program.constants}
-        args, kwargs = (), {}
+        tensors: dict[str, Any] = {**program.state_dict, **program.constants}
     elif isinstance(program, torch.nn.Module):
         if example_inputs is None:
             raise UsageError(
@@ -96,8 +97,8 @@ def to_onnx(model: TorchModel, example_inputs: Any = None) -> ir.Model:
             )
         args, kwargs = _arguments(example_inputs)
         tensors = {**dict(program.named_parameters()), **dict(program.named_buffers())}
-        given = {**dict(enumerate(args)), **kwargs}
-        tensors |= {f"example_inputs[{key!r}]": x for key, x in given.items()}
+        for key, x in [*enumerate(args), *kwargs.items()]:
+            tensors[f"example_inputs[{key!r}]"] = x
         program = _evaluating(program)
     else:
         raise UsageError(
