@@ -23,6 +23,7 @@ from qcompiler.passes.fuse import Fuse
 from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
+from qcompiler.passes.migrate_scales import MigrateScales
 from qcompiler.passes.recognize_mask import RecognizeMask
 from qcompiler.passes.recognize_normalization import RecognizeNormalization
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
@@ -48,7 +49,10 @@ DEFAULT: tuple[Pass, ...] = (
 LOWERING: tuple[Pass, ...] = (ChannelsLast(), Fuse())
 """From an integer graph to kernels."""
 
-BUILT_IN: tuple[type[Pass], ...] = tuple(type(p) for p in (*DEFAULT, *LOWERING))
+OPTIONAL: tuple[Pass, ...] = (MigrateScales(),)
+"""For `--passes`, in front of insert-qdq: no gain by default on the models measured so far."""
+
+BUILT_IN: tuple[type[Pass], ...] = tuple(type(p) for p in (*DEFAULT, *OPTIONAL, *LOWERING))
 
 
 def known_passes() -> tuple[type[Pass], ...]:
@@ -70,6 +74,7 @@ __all__ = [
     "InsertQdq",
     "Instrument",
     "Integerize",
+    "MigrateScales",
     "Pass",
     "PassManager",
     "RecognizeMask",

@@ -141,7 +141,10 @@ def check_integer(graph: Graph) -> None:
     if not found:
         return
     shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
-    raise NotIntegerError(f"--require-integer: {len(found)} operators would stay in float: {shown}")
+    raise NotIntegerError(
+        f"--require-integer: {len(found)} operators have no integer form and would stay in float: "
+        f"{shown}; accept them without the option, or add a pass that rewrites them (a plugin)"
+    )
 
 
 def compile_model(
@@ -203,9 +206,7 @@ def compile(
     Raises:
         QcompilerError: a subclass says what is wrong with the model, the samples or the target.
     """
-    done = compile_model(
-        model, target, calibration, example_inputs=example_inputs, options=options
-    )
+    done = compile_model(model, target, calibration, example_inputs=example_inputs, options=options)
     return done.model
 
 

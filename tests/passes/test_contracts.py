@@ -10,10 +10,12 @@ from tiny import Example, tiny_graphs
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops, well_formed
-from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, InsertQdq, Pass, PassManager
+from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, OPTIONAL, InsertQdq, Pass, PassManager
 from qcompiler.passes.ranges import CalibratedPass, FixedRanges
 
-PIPELINE: tuple[Pass, ...] = (*DEFAULT, *LOWERING)
+PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
+QUANTIZING = (*DEFAULT[:PLACE], *OPTIONAL, *DEFAULT[PLACE:])
+PIPELINE: tuple[Pass, ...] = (*QUANTIZING, *LOWERING)
 GRAPHS = {example.name: example for example in tiny_graphs()}
 # What a network of a few channels with 8-bit random weights loses, relative to its largest output.
 QUANTIZATION_ERROR = 0.12
@@ -109,7 +111,7 @@ def test_second_run_changes_nothing(name):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_pipeline_is_accurate_and_integer(name):
     example = GRAPHS[name]
-    integer = stages(example)[len(DEFAULT) - 1][2]
+    integer = stages(example)[len(QUANTIZING) - 1][2]
     assert [node.label() for node in float_ops(integer)] == []
     rng = np.random.default_rng(1)
     for _ in range(4):
