@@ -95,7 +95,7 @@ class Skeleton:
     """What a kernel depends on: primitives over typed inputs, all numbers taken out.
 
     Attributes:
-        graph: Primitives only; inputs without quantization, constants among them.
+        graph: Primitives only; inputs without scales, constants among them.
         leaves: What to feed to each input: operands of the op, and constants of its body.
         key: Equal for ops that can share one kernel (or one ONNX function).
     """
@@ -109,14 +109,21 @@ class Skeleton:
         return "\n".join([str(self.graph), *(repr(x.attributes) for x in self.graph.ops)])
 
 
+def _without_scale(x: TensorType) -> TensorType:
+    """The type without what its codes mean; only their bounds stay, where proofs need them."""
+    q = x.quantization
+    if q is None or q.storage == x.dtype:
+        return TensorType(x.dtype, x.shape)
+    return TensorType(x.dtype, x.shape, Quantization.per_tensor(q.storage, 1.0))
+
+
 def skeleton(node: Op) -> Skeleton:
     """Expand an op to primitives, with its operands and its body's constants as inputs."""
     leaves: dict[Op, Input] = {}
 
     def leaf(x: Op) -> Input:
         if x not in leaves:
-            plain = TensorType(x.type.dtype, x.type.shape)
-            leaves[x] = Input(plain, name=f"x{len(leaves)}", sources=())
+            leaves[x] = Input(_without_scale(x.type), name=f"x{len(leaves)}", sources=())
         return leaves[x]
 
     def expand(x: Op, operands: list[Op]) -> Op:
