@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcompiler.graph import Constant, Graph, Input, Op, fold, origin, toposort
+from qcompiler.graph import Constant, Graph, Input, Op, fold, origin, rebuilt, toposort
 from qcompiler.invariants import real
 from qcompiler.ops import Add, Clip, Elementwise, Map, Mul, Relu, Sub
 from qcompiler.passes.base import Pass, Preserves
@@ -58,8 +58,7 @@ class CollapseUnary(Pass):
 
         def visit(node: Op, operands: list[Op]) -> Op:
             if (x := cones.get(node)) is None:
-                unchanged = all(a is b for a, b in zip(operands, node.operands, strict=True))
-                return node if unchanged else node.with_operands(operands)
+                return rebuilt(node, operands)
             inside = _between(node, x)
             sources = tuple(dict.fromkeys(s for step in inside for s in step.sources))
             with origin(sources):

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Op, fold
+from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Conv, LeakyRelu, Relu
 from qcompiler.passes.base import Pass, Preserves
@@ -123,9 +123,7 @@ def _replaced(
                 weight=Constant(weights[node].astype(np.float32)),
                 bias=_new_bias(node, biases[node]),
             )
-        if all(a is b for a, b in zip(operands, node.operands, strict=True)):
-            return node
-        return node.with_operands(operands)
+        return rebuilt(node, operands)
 
     return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.invariants import unfused
 from qcompiler.ops import (
     ConvInteger,
@@ -67,9 +67,7 @@ class Fuse(Pass):
         def visit(node: Op, operands: list[Op]) -> Op:
             if node in roots:
                 return _fused(node, roots[node], env)
-            if all(a is b for a, b in zip(operands, node.operands, strict=True)):
-                return node
-            return node.with_operands(operands)
+            return rebuilt(node, operands)
 
         fold(graph.ops, env, visit)
         return graph.with_outputs(env)

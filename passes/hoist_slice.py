@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Op, fold, origin
+from qcompiler.graph import Constant, Graph, Op, fold, origin, rebuilt
 from qcompiler.invariants import real
 from qcompiler.ops import Conv, MatMul, Reshape, Slice, Transpose
 from qcompiler.passes.base import Pass, Preserves
@@ -56,8 +56,7 @@ class HoistSlice(Pass):
             def visit(node: Op, operands: list[Op], env: dict[Op, Op] = env) -> Op:
                 if (part := parts.get(node)) is not None:
                     return part.computed(env)
-                unchanged = all(a is b for a, b in zip(operands, node.operands, strict=True))
-                return node if unchanged else node.with_operands(operands)
+                return rebuilt(node, operands)
 
             fold(graph.ops, env, visit)
             graph = graph.with_outputs(env)

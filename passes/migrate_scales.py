@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Op, fold
+from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import MatMul, Movement, Softmax
 from qcompiler.passes.base import Preserves
@@ -61,10 +61,7 @@ class MigrateScales(CalibratedPass):
             return graph
 
         def visit(node: Op, operands: list[Op]) -> Op:
-            if not all(a is b for a, b in zip(operands, node.operands, strict=True)):
-                old, node = node, node.with_operands(operands)
-            else:
-                old = node
+            old, node = node, rebuilt(node, operands)
             if old in first:
                 node = _narrowed(node, *first[old])
             if old in second:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcompiler.fixed_point import round_half_up
-from qcompiler.graph import Constant, Graph, Op, fold
+from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, MatMul, Mul, Normalize
 from qcompiler.passes.base import Preserves
@@ -56,9 +56,7 @@ class ReparameterizeScales(CalibratedPass):
                 return _reparameterized(node, operands[0], *changes[node])
             if isinstance(node, MatMul) and node.a in changes:
                 return _compensated(node, operands[0], *changes[node.a])
-            if all(a is b for a, b in zip(operands, node.operands, strict=True)):
-                return node
-            return node.with_operands(operands)
+            return rebuilt(node, operands)
 
         return graph.with_outputs(fold(graph.ops, {}, visit))
 

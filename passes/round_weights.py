@@ -12,7 +12,7 @@ from scipy import linalg
 
 from qcompiler.calibrate.moments import Moments
 from qcompiler.fixed_point import dequantize, round_half_up
-from qcompiler.graph import Constant, Graph, Op, fold
+from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import quantized
 from qcompiler.ops import Dequantize, MatMul, Quantize
 from qcompiler.passes.base import Pass, Preserves
@@ -62,10 +62,7 @@ class RoundWeights(Pass):
         factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
-            if not all(a is b for a, b in zip(operands, node.operands, strict=True)):
-                new = node.with_operands(operands)
-            else:
-                new = node
+            new = rebuilt(node, operands)
             name = graph.names[node.a] if isinstance(node, MatMul) else ""
             if name not in self.moments:
                 return new

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, Map, MatMul, Mul, inline
 from qcompiler.passes.base import Preserves
@@ -67,9 +67,7 @@ class SplitChannels(CalibratedPass):
         def visit(node: Op, operands: list[Op]) -> Op:
             if node in copies:
                 return _split(node, operands, copies[node], steps[node])
-            if all(a is b for a, b in zip(operands, node.operands, strict=True)):
-                return node
-            return node.with_operands(operands)
+            return rebuilt(node, operands)
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
 

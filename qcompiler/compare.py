@@ -12,7 +12,7 @@ import numpy as np
 from qcompiler.calibrate import Feed
 from qcompiler.driver import Options, quantize
 from qcompiler.errors import UsageError
-from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import Dequantize
 from qcompiler.passes import InsertQdq
 from qcompiler.report.comparison import MODES, Comparison, LibraryOutput, Mode, Output
@@ -214,8 +214,7 @@ def on_inputs(graph: Graph, inputs: tuple[Input, ...]) -> Graph:
         env[x] = wanted[x.name]
 
     def visit(node: Op, operands: list[Op]) -> Op:
-        unchanged = all(a is b for a, b in zip(operands, node.operands, strict=True))
-        return node if unchanged else node.with_operands(operands)
+        return rebuilt(node, operands)
 
     fold(graph.outputs.values(), env, visit)
     return Graph(inputs, {name: env[y] for name, y in graph.outputs.items()}, graph.name)

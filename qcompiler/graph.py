@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -232,6 +232,13 @@ def fold(
     return env
 
 
+def rebuilt(node: Op, operands: Sequence[Op]) -> Op:
+    """The op on other operands; the same object where they are its own."""
+    if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+        return node
+    return node.with_operands(operands)
+
+
 Rule = Callable[[Op], "Op | None"]
 
 
@@ -322,10 +329,7 @@ class Graph:
         env: dict[Op, Op] = {}
         known: dict[Op, None] = {}
         for old in self.ops:
-            node = old
-            operands = [env[x] for x in old.operands]
-            if any(a is not b for a, b in zip(operands, old.operands, strict=True)):
-                node = old.with_operands(operands)
+            node = rebuilt(old, [env[x] for x in old.operands])
             known[node] = None
             with origin(old.sources):
                 while (new := _first(rules, node)) is not None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qcompiler.errors import UsageError
-from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import Concat, Dequantize, MaxPool, Movement, Quantize
 from qcompiler.types import Quantization
 
@@ -122,7 +122,7 @@ def isolate(quantized: Graph, links: Links, node: Quantize) -> Isolated:
         for x, value in links.items()
         if isinstance(x, (Dequantize, Input))
     }
-    body = fold([node.x], exact, lambda x, operands: _rebuilt(links[x], operands))[node.x]
+    body = fold([node.x], exact, lambda x, operands: rebuilt(links[x], operands))[node.x]
     codes = Quantize(body, node.quantization, name=node.name, sources=node.sources)
 
     behind: set[Op] = {node}
@@ -135,14 +135,8 @@ def isolate(quantized: Graph, links: Links, node: Quantize) -> Isolated:
     def visit(x: Op, operands: list[Op]) -> Op:
         if isinstance(x, (Quantize, Dequantize)):
             return operands[0]
-        return _rebuilt(links[x], operands)
+        return rebuilt(links[x], operands)
 
     fold(quantized.outputs.values(), env, visit)
     outputs = {name: env[y] for name, y in quantized.outputs.items()}
     return Isolated(links[node], codes, outputs)
-
-
-def _rebuilt(value: Op, operands: list[Op]) -> Op:
-    if all(a is b for a, b in zip(value.operands, operands, strict=True)):
-        return value
-    return value.with_operands(operands)
