@@ -55,7 +55,7 @@ def qcompile(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Quantize a float ONNX model after training and compile it to integer-only code."""
+    """Quantize a float model after training and compile it to integer-only code."""
 
 
 def main() -> None:
