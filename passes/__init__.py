@@ -5,6 +5,7 @@ if __name__ != "qcompiler.passes":
 
 from importlib.metadata import entry_points
 
+from qcompiler.passes.add_noise import AddNoise
 from qcompiler.passes.base import (
     Instrument,
     Pass,
@@ -49,8 +50,8 @@ DEFAULT: tuple[Pass, ...] = (
 LOWERING: tuple[Pass, ...] = (ChannelsLast(), Fuse())
 """From an integer graph to kernels."""
 
-OPTIONAL: tuple[Pass, ...] = (MigrateScales(),)
-"""For `--passes`, in front of insert-qdq: no gain by default on the models measured so far."""
+OPTIONAL: tuple[Pass, ...] = (MigrateScales(), AddNoise())
+"""For `--passes`, in front of insert-qdq and of integerize: no gain on the models measured."""
 
 BUILT_IN: tuple[type[Pass], ...] = tuple(type(p) for p in (*DEFAULT, *OPTIONAL, *LOWERING))
 

@@ -14,7 +14,8 @@ from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, OPTIONAL, InsertQdq, P
 from qcompiler.passes.ranges import CalibratedPass, FixedRanges
 
 PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
-QUANTIZING = (*DEFAULT[:PLACE], *OPTIONAL, *DEFAULT[PLACE:])
+SCALES, NOISE = OPTIONAL
+QUANTIZING = (*DEFAULT[:PLACE], SCALES, *DEFAULT[PLACE:-1], NOISE, DEFAULT[-1])
 PIPELINE: tuple[Pass, ...] = (*QUANTIZING, *LOWERING)
 GRAPHS = {example.name: example for example in tiny_graphs()}
 # What a network of a few channels with 8-bit random weights loses, relative to its largest output.

@@ -11,6 +11,7 @@ from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import Add, Dequantize, Map, MatMul, Mul, Normalize, Quantize, Tanh
 from qcompiler.passes import (
+    AddNoise,
     InsertQdq,
     Integerize,
     ReparameterizeScales,
@@ -163,6 +164,24 @@ def rounded_error(rounding: bool, storage: str) -> float:
         moments.update(exact.astype(FLOAT))
         graph = RoundWeights({graph.names[value]: moments})(graph)
     return float(np.mean((evaluate(graph, {"x": codes})["y"] - exact @ weight) ** 2))
+
+
+def test_noise_is_taken_back():
+    """Many equal values round alike; with noise their errors differ, and nearly cancel."""
+    rows = np.full((4, 64), 0.549, FLOAT)  # just below the middle of two codes
+    x = Input(TensorType(FLOAT, rows.shape), name="x")
+    weight = constant(np.ones((64, 1)))
+    value = Mul(x, constant(np.ones(64)))
+    q = Quantization.per_tensor("uint8", 0.1, 10)
+    codes = Dequantize(Quantize(value, q))
+    w = Dequantize(Quantize(weight, fixed_point.weight_quantization(weight.array, "int8", 1)))
+    graph = Graph((x,), {"y": MatMul(codes, w, constant(np.zeros(1)))})
+    noisy = AddNoise()(graph)
+    exact = rows.sum(1, keepdims=True)
+    before, behind = (np.abs(evaluate(g, {"x": rows})["y"] - exact).max() for g in (graph, noisy))
+    assert before > 2.9
+    assert behind < 0.5 * before
+    assert AddNoise()(noisy) is noisy
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4", "int3"])
