@@ -38,22 +38,24 @@ class Canonicalize(RewritePass):
     front of a convolution becomes the convolution's, neighbouring reshapes, transposes and slices
     become one.
 
-    Before::
-
-        graph(%x: float32[1x4]) {
-          %sub: float32[1x4] = sub(%x, 3.0)
-          %reshape: float32[2x2] = reshape(%sub, shape=[2, 2])
-          %reshape_1: float32[4x1] = reshape(%reshape, shape=[4, 1])
-          return y=%reshape_1
-        }
-
-    After::
-
-        graph(%x: float32[1x4]) {
-          %add: float32[1x4] = add(%x, -3.0)
-          %reshape: float32[4x1] = reshape(%add, shape=[4, 1])
-          return y=%reshape
-        }
+    >>> from qcompiler.graph import Graph, Input
+    >>> from qcompiler.ops import Reshape, Sub, scalar
+    >>> from qcompiler.types import TensorType
+    >>> x = Input(TensorType("float32", (1, 4)), name="x")
+    >>> y = Reshape(Reshape(Sub(x, scalar(3, "float32")), (2, 2)), (4, 1))
+    >>> print(graph := Graph((x,), {"y": y}))
+    graph(%x: float32[1x4]) {
+      %sub: float32[1x4] = sub(%x, 3.0)
+      %reshape: float32[2x2] = reshape(%sub, shape=[2, 2])
+      %reshape_1: float32[4x1] = reshape(%reshape, shape=[4, 1])
+      return y=%reshape_1
+    }
+    >>> print(Canonicalize()(graph))
+    graph(%x: float32[1x4]) {
+      %add: float32[1x4] = add(%x, -3.0)
+      %reshape: float32[4x1] = reshape(%add, shape=[4, 1])
+      return y=%reshape
+    }
     """
 
     requires = (real,)

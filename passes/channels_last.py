@@ -43,15 +43,17 @@ class ChannelsLast(RewritePass):
     cancel.  A product then reads the codes that it sums side by side, as dot-product instructions
     want them.
 
-    Before::
-
-        %max_pool: uint8[1x4x2x2] = max_pool(%x, window=2x2/2x2)
-
-    After::
-
-        %transpose: uint8[1x4x4x4] = transpose(%x, permutation=[0, 2, 3, 1])
-        %max_pool: uint8[1x2x2x4] = max_pool(%transpose, window=2x2/2x2, channels_last=True)
-        %transpose_1: uint8[1x4x2x2] = transpose(%max_pool, permutation=[0, 3, 1, 2])
+    >>> from qcompiler.graph import Input
+    >>> from qcompiler.ops import Window
+    >>> x = Input(TensorType("uint8", (1, 4, 4, 4)), name="x")
+    >>> graph = Graph((x,), {"y": MaxPool(x, Window((2, 2), (2, 2)))})
+    >>> print(ChannelsLast()(graph))
+    graph(%x: uint8[1x4x4x4]) {
+      %transpose: uint8[1x4x4x4] = transpose(%x, permutation=[0, 2, 3, 1])
+      %max_pool: uint8[1x2x2x4] = max_pool(%transpose, window=2x2/2x2, channels_last=True)
+      %transpose_1: uint8[1x4x2x2] = transpose(%max_pool, permutation=[0, 3, 1, 2])
+      return y=%transpose_1
+    }
     """
 
     requires = (unfused,)

@@ -20,24 +20,24 @@ class CollapseUnary(Pass):
     variable, and an 8-bit function of one variable is a table of 256 entries.  What is affine or
     merely clamps in front stays outside: it costs nothing in the epilogue of a product.
 
-    Before::
-
-        graph(%x: float32[1x4]) {
-          %sigmoid: float32[1x4] = sigmoid(%x)
-          %mul: float32[1x4] = mul(%x, %sigmoid)
-          return y=%mul
-        }
-
-    After::
-
-        graph(%x: float32[1x4]) {
-          %map: float32[1x4] = map(%x) (%x: float32[1x4]) {
-            %sigmoid: float32[1x4] = sigmoid(%x)
-            %mul: float32[1x4] = mul(%x, %sigmoid)
-            return y=%mul
-          }
-          return y=%map
-        }
+    >>> from qcompiler.ops import Sigmoid
+    >>> from qcompiler.types import TensorType
+    >>> x = Input(TensorType("float32", (1, 4)), name="x")
+    >>> print(graph := Graph((x,), {"y": Mul(x, Sigmoid(x))}))
+    graph(%x: float32[1x4]) {
+      %sigmoid: float32[1x4] = sigmoid(%x)
+      %mul: float32[1x4] = mul(%x, %sigmoid)
+      return y=%mul
+    }
+    >>> print(CollapseUnary()(graph))
+    graph(%x: float32[1x4]) {
+      %map: float32[1x4] = map(%x) (%x: float32[1x4]) {
+        %sigmoid: float32[1x4] = sigmoid(%x)
+        %mul: float32[1x4] = mul(%x, %sigmoid)
+        return y=%mul
+      }
+      return y=%map
+    }
     """
 
     requires = (real,)

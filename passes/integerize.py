@@ -47,20 +47,26 @@ class Integerize(RewritePass):
     entries.  What only moves or compares elements works on the codes.  What none of this matches
     stays in float between Dequantize and Quantize, still correct, and is reported by name.
 
-    Before::
-
-        %quantize: uint8[1x4]@0.5 = quantize(%x)
-        %dequantize: float32[1x4] = dequantize(%quantize)
-        %relu: float32[1x4] = relu(%dequantize)
-        %quantize_1: uint8[1x4]@0.25 = quantize(%relu)
-
-    After::
-
-        %quantize: uint8[1x4]@0.5 = quantize(%x)
-        %requantize: uint8[1x4]@0.25 = requantize(%quantize, 1073741824, 268435456, shift=29)
-
-    Attributes:
-        config: Which form softmax, GELU and normalization take.
+    >>> from qcompiler.graph import Graph
+    >>> x = Input(TensorType("float32", (1, 4)), name="x")
+    >>> codes = Quantize(x, Quantization.per_tensor("uint8", 0.5))
+    >>> y = Quantize(Relu(Dequantize(codes)), Quantization.per_tensor("uint8", 0.25))
+    >>> print(graph := Graph((x,), {"y": Dequantize(y)}))
+    graph(%x: float32[1x4]) {
+      %quantize: uint8[1x4]@0.5 = quantize(%x)
+      %dequantize: float32[1x4] = dequantize(%quantize)
+      %relu: float32[1x4] = relu(%dequantize)
+      %quantize_1: uint8[1x4]@0.25 = quantize(%relu)
+      %dequantize_1: float32[1x4] = dequantize(%quantize_1)
+      return y=%dequantize_1
+    }
+    >>> print(Integerize()(graph))
+    graph(%x: float32[1x4]) {
+      %quantize: uint8[1x4]@0.5 = quantize(%x)
+      %requantize: uint8[1x4]@0.25 = requantize(%quantize, 536870912, 134217728, shift=28)
+      %dequantize: float32[1x4] = dequantize(%requantize)
+      return y=%dequantize
+    }
     """
 
     config: QuantizationConfig = field(default_factory=QuantizationConfig)

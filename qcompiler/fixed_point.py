@@ -45,8 +45,9 @@ def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.
     Raises:
         ValueError: a ratio is not finite, or too large for any shift ≥ 1.
 
-    >>> dyadic(0.75)
-    (array(1610612736), 31)
+    >>> multiplier, shift = dyadic(0.75)
+    >>> int(multiplier), shift
+    (805306368, 30)
     """
     ratios = np.asarray(ratios, np.float64)
     if not np.isfinite(ratios).all():
