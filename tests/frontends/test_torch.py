@@ -318,7 +318,7 @@ def test_without_torch_the_error_says_what_to_install(dynamic_file):
         "try: qcompiler.compile(sys.argv[1])\n"
         "except qcompiler.QcompilerError as error: print(error)\n"
     )
-    command = [sys.executable, "-c", program, str(dynamic_file)]
+    command = [sys.executable, "-I", "-c", program, str(dynamic_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.fullmatch(r".*cnn\.pt2: .*pip install 'qcompiler\[torch\]'\n", done.stdout)
 
