@@ -199,12 +199,11 @@ def _evaluating(module: nn.Module) -> nn.Module:
 def _check_inference(program: ExportedProgram) -> None:
     """Refuse batch normalization by the statistics of the batch."""
     for node in program.graph.nodes:
-        name = str(node.target)
-        by_batch = "batch_norm" in name and node.args[_TRAINING : _TRAINING + 1] == (True,)
-        if by_batch or "_native_batch_norm_legit_functional" in name:
+        flag = node.args[_TRAINING] if len(node.args) > _TRAINING else None
+        if "batch_norm" in str(node.target) and flag is True:  # elsewhere a momentum, maybe 1.0
             raise UnsupportedError(
-                f"was exported in training mode (node {node.name!r}): call eval() on the module "
-                "before torch.export.export"
+                f"node {node.name!r} normalizes by the statistics of the batch, as in training "
+                "mode: call eval() on the module before torch.export.export"
             )
 
 
