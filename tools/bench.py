@@ -1,145 +1,256 @@
-"""Latency against ONNX Runtime float32 on the same cores, in one run.
+"""Latency and memory against other runtimes, on the same cores, in one run.
 
-    python tools/bench.py [MODEL.onnx ...] [--rounds 15] [--json out.json]
+    python tools/bench.py [--models deit_s resnet50 my.onnx] [--executors 'cpu*' ort-int8]
+                          [--batch 1 8] [--rounds 15] [--cache FOLDER] [--json out.json]
 
-Without a model: ResNet-50 at 224x224 with random weights (`models/architectures.py`, extra
-`models`).  Executors take turns, a few calls each behind a pause: both keep their threads spinning
-for a while after a call, which would slow the other one down.  Reported are the median over all
-calls, and the median over rounds of the ratio within a round.
+Models are names of `MODELS` (random weights from `models/architectures.py`, extra `models`;
+`vit_tiny_real` is trained, from `../shared/data`) or ONNX files.  Executors are this project with
+each of this machine's instruction sets, ONNX Runtime, OpenVINO (extra `bench`) and TVM.
+
+Every executor has a process of its own, so that memory is its own; they take turns, a few calls
+each behind a pause in which the threads of the one before come to rest.  Reported are the median
+over all calls, the quickest call, and the median over rounds of the executor's time over that of
+the first executor (more than 1: the first is faster).  `peak MiB` is the largest resident memory
+until the first call has returned, the interpreter and all imports included.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
+import psutil
+from bench_executors import (
+    COMPETITORS,
+    Artifact,
+    Executor,
+    Worker,
+    own_executors,
+    prepare,
+    versions,
+)
+from bench_prepare import random_feeds
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import qcompiler
-
-Run = Callable[[], object]
 PAUSE_SECONDS = 0.05
 WARM_UP_CALLS = 2
 CALLS = 5
+LONG_SECONDS = 0.5
+"""A call from which on one call per turn is enough."""
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "data" / "vit_tiny_tinyimagenet" / "model.onnx"
+RANDOM = ("deit_t", "deit_s", "deit_b", "swin_t", "bert_base", "resnet50", "mobilenet_v2")
+MODELS = (*RANDOM, "vit_tiny_real")
+FEATURES = ("amx_int8", "avx512_vnni", "avx512vbmi", "avx512_bf16", "avx_vnni", "avx512f", "avx2")
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Times in milliseconds; the ratio is that of ONNX Runtime to ours, more is faster."""
+class Result:
+    """One executor with one model; times in milliseconds, sizes in MiB.
+
+    Attributes:
+        model: Its name.
+        executor: Likewise.
+        note: What the executor says about itself.
+        reason: Why there are no figures.
+        median_ms: Of all calls.
+        least_ms: The quickest call.
+        ratio: Median over rounds of its time over the first executor's.
+        peak_mib: Resident memory at its peak, up to the end of the first call.
+        before_mib: Resident memory before the executor was imported.
+        file_mib: What it loads.
+        prepare_seconds: To compile or quantize, evaluation of the reference included.
+        bits: Whether the outputs are those of the numpy reference; None for others.
+    """
 
     model: str
-    ours_ms: float
-    onnxruntime_float32_ms: float
-    ratio: float
-    compile_seconds: float
-    compile_peak_gib: float
-    library_mib: float
-    equal_bits: bool
+    executor: str
+    note: str
+    reason: str | None = None
+    median_ms: float | None = None
+    least_ms: float | None = None
+    ratio: float | None = None
+    peak_mib: float | None = None
+    before_mib: float | None = None
+    file_mib: float | None = None
+    prepare_seconds: float | None = None
+    bits: bool | None = None
 
 
-def interleaved(runs: list[Run], rounds: int) -> np.ndarray:
-    """Seconds [rounds, runs, CALLS]; the executors take turns within each round."""
-    seconds = np.empty((rounds, len(runs), CALLS))
-    for times in seconds:
-        for run, mine in zip(runs, times, strict=True):
+def interleaved(workers: Sequence[Worker], rounds: int) -> list[np.ndarray]:
+    """Seconds [rounds, calls] of each worker; they take turns within each round."""
+    calls = []
+    for worker in workers:
+        long = max(worker.run(1)) > LONG_SECONDS
+        calls.append((0, 1) if long else (WARM_UP_CALLS, CALLS))
+    seconds: list[list[list[float]]] = [[] for _ in workers]
+    for _ in range(rounds):
+        for worker, (warm_up, counted), mine in zip(workers, calls, seconds, strict=True):
             time.sleep(PAUSE_SECONDS)
-            for _ in range(WARM_UP_CALLS):
-                run()
-            for i in range(CALLS):
-                start = time.perf_counter()
-                run()
-                mine[i] = time.perf_counter() - start
-    return seconds
+            mine.append(worker.run(warm_up + counted)[warm_up:])
+    return [np.array(times) for times in seconds]
 
 
-def measure(path: Path, rounds: int, threads: int) -> Measurement:
-    """Compile a float model, check the bits of one sample, and time it."""
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", qcompiler.SyntheticCalibrationWarning)
-        options = qcompiler.Options(require_integer=True, threads=threads)
-        made = qcompiler.compile_model(path, "cpu", options=options)
-    compile_seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rng = np.random.default_rng(0)
-    feeds = {
-        v.name: rng.standard_normal(v.type.shape).astype(v.type.dtype) for v in made.model.inputs
+def compare(
+    name: str, artifacts: Sequence[Artifact], feeds: Path, rounds: int, threads: int
+) -> list[Result]:
+    """Start the executors that can run, let them take turns, and end them."""
+    reasons = {a.executor: a.reason for a in artifacts if a.reason is not None}
+    workers: list[Worker] = []
+    try:
+        for artifact in artifacts:
+            if artifact.executor in reasons:
+                continue
+            try:
+                workers.append(Worker(artifact, feeds, threads, artifact.path.with_suffix(".run")))
+            except RuntimeError as error:
+                reasons[artifact.executor] = str(error)
+        times = interleaved(workers, rounds)
+    finally:
+        for worker in workers:
+            worker.close()
+    measured = {
+        worker.artifact.executor: _result(name, worker, mine, times[0])
+        for worker, mine in zip(workers, times, strict=True)
     }
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), settings, ["CPUExecutionProvider"])
-    reference, library = qcompiler.evaluate(made.integer, feeds), made.model(feeds)
-    equal = all(reference[name].tobytes() == library[name].tobytes() for name in reference)
-    seconds = interleaved([lambda: made.model(feeds), lambda: session.run(None, feeds)], rounds)
-    per_round = np.median(seconds, axis=2)
-    ours, theirs = np.median(seconds, axis=(0, 2)) * 1e3
-    return Measurement(
-        path.stem,
-        float(ours),
-        float(theirs),
-        float(np.median(per_round[:, 1] / per_round[:, 0])),
-        compile_seconds,
-        peak,
-        made.summary.file_bytes / 2**20,
-        equal,
+    return [
+        measured.get(e) or Result(name, e.name, e.note, reasons[e])
+        for e in (a.executor for a in artifacts)
+    ]
+
+
+def _result(name: str, worker: Worker, mine: np.ndarray, first: np.ndarray) -> Result:
+    artifact, facts = worker.artifact, worker.facts
+    made = artifact.facts
+    return Result(
+        name,
+        artifact.executor.name,
+        made.get("operators", artifact.executor.note),
+        median_ms=float(np.median(mine)) * 1e3,
+        least_ms=float(mine.min()) * 1e3,
+        ratio=float(np.median(np.median(mine, 1) / np.median(first, 1))),
+        peak_mib=facts["peak_mib"],
+        before_mib=facts["before_mib"],
+        file_mib=artifact.mib,
+        prepare_seconds=made.get("compile_seconds", made.get("prepare_seconds")),
+        bits=made["digest"] == facts["digest"] if "digest" in made else None,
     )
 
 
-def resnet50(folder: Path) -> Path:
-    """ResNet-50 with random weights, exported by a process of its own: torch takes memory."""
-    path = folder / "resnet50.onnx"
-    exporter = Path(__file__).resolve().parent.parent / "models" / "architectures.py"
-    subprocess.run([sys.executable, exporter, "resnet50", path], check=True)
+def model_file(name: str, batch: int, folder: Path) -> Path | None:
+    """The float model; exported by a process of its own, since torch takes memory.
+
+    None where the batch is not to be had.
+    """
+    if name.endswith(".onnx"):
+        return Path(name)
+    if name == "vit_tiny_real":
+        return REAL if batch == 1 and REAL.exists() else None
+    path = folder / f"{name}_b{batch}.onnx"
+    if not path.exists():
+        exporter = ROOT / "models" / "architectures.py"
+        command = [sys.executable, exporter, name, path, "--batch", str(batch)]
+        subprocess.run(command, check=True)
     return path
 
 
-def cpu_name() -> str:
-    """The processor, where the system tells."""
+def machine_facts(threads: int) -> dict[str, Any]:
+    """What the figures depend on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = fields.get("flags", "").split()
+    return {
+        "cpu": fields.get("model name", platform.processor()),
+        "family": f"{fields.get('cpu family', '?')}/{fields.get('model', '?')}",
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "features": [f for f in FEATURES if f in flags],
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "versions": list(versions()),
+    }
+
+
+def selected(patterns: Sequence[str] | None) -> list[Executor]:
+    """The executors that the patterns name, or all."""
+    known = [*own_executors(), *COMPETITORS]
+    if not patterns:
+        return known
+    found = [e for e in known if any(fnmatch.fnmatchcase(e.name, p) for p in patterns)]
+    if not found:
+        sys.exit(f"--executors: expected some of {', '.join(e.name for e in known)}")
+    return found
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Rows in order, in Markdown."""
+    columns = ("model", "executor", "note", "median ms", "min ms", "ratio", "peak MiB", "file MiB")
+    made = Table(*columns, "made in s", "bits", box=box.MARKDOWN)
+    for r in results:
+        if r.reason is not None:
+            made.add_row(r.model, r.executor, f"n/a: {r.reason}")
+            continue
+        values = (r.median_ms, r.least_ms, r.ratio, r.peak_mib, r.file_mib, r.prepare_seconds)
+        cells = ["" if v is None else f"{v:.2f}" if v < 100 else f"{v:.0f}" for v in values]
+        bits = "" if r.bits is None else "equal" if r.bits else "DIFFER"
+        made.add_row(r.model, r.executor, r.note, *cells, bits)
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="names or ONNX files")
+    parser.add_argument("--executors", nargs="+", help="names; * stands for anything")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=float, default=900, help="seconds to make one file")
+    parser.add_argument("--cache", type=Path, help="keeps models and what is made of them")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
+    executors = selected(arguments.executors)
+    facts = machine_facts(arguments.threads)
+    results: list[Result] = []
     with tempfile.TemporaryDirectory() as scratch:
-        models = arguments.models or [resnet50(Path(scratch))]
-        found = [measure(path, arguments.rounds, arguments.threads) for path in models]
-    versions = f"onnxruntime {onnxruntime.__version__}, {arguments.threads} threads, {cpu_name()}"
-    table = Table(
-        *("model", "ours ms", "ORT float32 ms", "ratio", "compile s", "peak GiB", "MiB", "bits"),
-        title=versions,
-    )
-    for m in found:
-        times = (m.ours_ms, m.onnxruntime_float32_ms, m.ratio, m.compile_seconds)
-        sizes = (m.compile_peak_gib, m.library_mib)
-        cells = [f"{value:.2f}" for value in (*times, *sizes)]
-        table.add_row(m.model, *cells, "equal" if m.equal_bits else "DIFFER")
-    Console(width=120).print(table)
+        folder = arguments.cache or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in arguments.models:
+            for batch in [1] if name.endswith(".onnx") else arguments.batch:
+                path = model_file(name, batch, folder)
+                if path is None:
+                    print(f"{name}: no model of batch {batch}", file=sys.stderr)
+                    continue
+                feeds = folder / f"{path.stem}.feeds.npz"
+                np.savez(feeds, **random_feeds(onnx.load(path), seed=0))  # type: ignore[arg-type]
+                given = (path, feeds, folder, arguments.threads, arguments.limit)
+                artifacts = [prepare(executor, *given) for executor in executors]
+                results += compare(path.stem, artifacts, feeds, arguments.rounds, arguments.threads)
+                print(f"{path.stem}: {len(artifacts)} executors", file=sys.stderr)
+    for key, value in facts.items():
+        print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    Console(width=180).print(table(results))
     if arguments.json:
-        results = [asdict(m) for m in found]
-        arguments.json.write_text(json.dumps({"machine": versions, "results": results}, indent=2))
-    return int(not all(m.equal_bits for m in found))
+        rows = [asdict(r) for r in results]
+        arguments.json.write_text(json.dumps({"machine": facts, "results": rows}, indent=2))
+    return int(any(r.bits is False for r in results))
 
 
 if __name__ == "__main__":
