@@ -7,7 +7,7 @@ with equal skeletons share a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,13 +17,13 @@ from tvm.target import Target
 import qcompiler.backends.tvm.te as t
 from qcompiler.backends.tvm.schedule import schedule
 from qcompiler.backends.tvm.table import KernelRule
-from qcompiler.graph import Constant, Graph, Input, Op, fold
-from qcompiler.ops import Cast, Fused, Reshape, Skeleton, skeleton
+from qcompiler.graph import Constant, Graph, Input, Op, fold, toposort
+from qcompiler.ops import Cast, Fused, Reshape, Skeleton, inline, skeleton
 
 GENERIC = "generic"
 
 
-@dataclass
+@dataclass(eq=False)
 class Kernel:
     """A function that several ops may share.
 
@@ -68,22 +68,26 @@ class Program:
     results: tuple[Op, ...]
 
 
-def lower(graph: Graph, target: Target, rules: Iterable[KernelRule] = ()) -> Program:
+def lower(
+    graph: Graph,
+    target: Target,
+    rules: Iterable[KernelRule] = (),
+    default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc] = schedule,
+    kernels: dict[Hashable, Kernel] | None = None,
+) -> Program:
     """Choose a kernel for every op.
 
     Args:
         graph: In any language; ops that nothing integer replaced run in float.
         target: What the kernels are for.
         rules: The target's kernel table.
+        default_schedule: For ops that no rule serves.
+        kernels: What lowering the same graph for other targets made; gets what is new.
     """
-    lowering = _Lowering(target, tuple(rules))
+    lowering = _Lowering(target, tuple(rules), default_schedule, {} if kernels is None else kernels)
     for node in graph.ops:
-        if isinstance(node, (Input, Constant)):
-            continue
-        if isinstance(node, Reshape):
-            lowering.alias[node] = lowering.memory(node.x)
-        else:
-            lowering.call(node)
+        if not isinstance(node, (Input, Constant)):
+            lowering.op(node)
     results: list[Op] = []
     for y in graph.outputs.values():
         value = lowering.memory(y)
@@ -93,7 +97,7 @@ def lower(graph: Graph, target: Target, rules: Iterable[KernelRule] = ()) -> Pro
         results.append(value)
     return Program(
         graph,
-        tuple(lowering.kernels.values()),
+        tuple(dict.fromkeys(call.kernel for call in lowering.calls)),
         tuple(lowering.calls),
         lowering.alias,
         tuple(results),
@@ -101,15 +105,28 @@ def lower(graph: Graph, target: Target, rules: Iterable[KernelRule] = ()) -> Pro
 
 
 class _Lowering:
-    def __init__(self, target: Target, rules: tuple[KernelRule, ...]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        rules: tuple[KernelRule, ...],
+        default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc],
+        kernels: dict[Hashable, Kernel],
+    ) -> None:
         self.target = target
         self.rules = rules
-        self.kernels: dict[Hashable, Kernel] = {}
+        self.schedule = default_schedule
+        self.kernels = kernels
         self.calls: list[Call] = []
         self.alias: dict[Op, Op] = {}
 
     def memory(self, node: Op) -> Op:
         return self.alias.get(node, node)
+
+    def op(self, node: Op) -> None:
+        if isinstance(node, Reshape):
+            self.alias[node] = self.memory(node.x)
+        else:
+            self.call(node)
 
     def call(self, node: Op) -> None:
         found = skeleton(node)
@@ -119,13 +136,24 @@ class _Lowering:
                 kernel = self.kernels.get(key) or self._add(key, node, match.build(), rule.name)
                 break
         else:
+            if isinstance(node, Fused) and any(isinstance(x, Fused) for x in node.region.ops):
+                self.apart(node)
+                return
             arguments = found.leaves
             kernel = self.kernels.get(found.key) or self._add(
-                found.key, node, generic(found), GENERIC
+                found.key, node, generic(found, self.schedule), GENERIC
             )
         kernel.nodes.append(node)
         sources = tuple(self._argument(x) for x in arguments)
         self.calls.append(Call(kernel, sources, node))
+
+    def apart(self, node: Fused) -> None:
+        """One call for each op of the region: a kernel that spans several is not for this target."""
+        root = inline(node.region, node.inputs)
+        for x in toposort([root], dict.fromkeys(node.inputs)):
+            if x not in node.inputs and not isinstance(x, Constant):
+                self.op(x)
+        self.alias[node] = self.memory(root)
 
     def _argument(self, x: Op | np.ndarray) -> Op | np.ndarray:
         if isinstance(x, np.ndarray):
@@ -139,14 +167,16 @@ class _Lowering:
         return self.kernels[key]
 
 
-def generic(found: Skeleton) -> tirx.PrimFunc:
+def generic(
+    found: Skeleton, default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc] = schedule
+) -> tirx.PrimFunc:
     """The kernel that follows from the ops' TE forms alone."""
     leaves: dict[Op, t.Tensor] = {
         x: te.placeholder(x.type.shape, x.type.dtype, x.name) for x in found.graph.inputs
     }
     (root,) = found.graph.outputs.values()
     result = fold([root], dict(leaves), lambda node, xs: node.te(t, *xs))[root]
-    return schedule(te.create_prim_func([*leaves.values(), result]))
+    return default_schedule(te.create_prim_func([*leaves.values(), result]))
 
 
 def _what(node: Op) -> str:

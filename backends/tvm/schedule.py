@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -34,6 +35,22 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
     Elementwise stages are inlined into their consumers; a reduction is computed where its
     elementwise consumer needs it, a few elements at a time.
     """
+    return each_stage(function, _elementwise, _reduction)
+
+
+def each_stage(
+    function: tirx.PrimFunc,
+    elementwise: Callable[[s_tir.Schedule, Block], None],
+    reduction: Callable[[s_tir.Schedule, Block, Block], None],
+) -> tirx.PrimFunc:
+    """Inline what can be, and schedule each stage that remains.
+
+    Args:
+        function: As `te.create_prim_func` made it.
+        elementwise: Schedules a stage without reduction.
+        reduction: Schedules a reduction together with the stage that stores its elements, which
+            computes nothing, or what follows element by element.
+    """
     sch = s_tir.Schedule(tvm.IRModule({"main": function}), enable_check=False)
     _inline(sch)
     done: list[str] = []
@@ -42,7 +59,7 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
         if name in done:
             continue
         if not _is_reduction(sch, block):
-            _elementwise(sch, block)
+            elementwise(sch, block)
             continue
         consumers = list(sch.get_consumers(block))
         if (
@@ -54,7 +71,7 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
         else:
             epilogue = sch.cache_write(block, 0, "global")
         done.append(_name(sch, epilogue))
-        _reduction(sch, block, epilogue)
+        reduction(sch, block, epilogue)
     return sch.mod["main"]
 
 
@@ -70,7 +87,8 @@ def _is_reduction(sch: s_tir.Schedule, block: Block) -> bool:
     return any(v.iter_type == tirx.IterVar.CommReduce for v in sch.get(block).iter_vars)
 
 
-def _work(sch: s_tir.Schedule, block: Block) -> int:
+def operations(sch: s_tir.Schedule, block: Block) -> int:
+    """How many scalar operations the stage has."""
     return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars)
 
 
@@ -86,7 +104,7 @@ def _inline(sch: s_tir.Schedule) -> None:
         size = len(_loads(sch, block))  # with all that was inlined into it
         written = sch.get(block).writes[0].source
         uses = sum(x.source.same_as(written) for c in consumers for x in _loads(sch, c))
-        repeated = any(_work(sch, c) > _work(sch, block) for c in consumers)
+        repeated = any(operations(sch, c) > operations(sch, block) for c in consumers)
         if (size <= _CHEAP or not repeated) and (size <= MOST_REPEATED or uses == 1):
             sch.compute_inline(block)
 
@@ -144,7 +162,7 @@ def _elementwise(sch: s_tir.Schedule, block: Block) -> None:
         last, inner = sch.split(last, [None, width])
         sch.vectorize(inner)
         outer.append(last)
-    _parallel(sch, outer, _work(sch, block))
+    _parallel(sch, outer, operations(sch, block))
 
 
 def _parallel(sch: s_tir.Schedule, loops: list[Any], work: int) -> Any:
@@ -158,7 +176,7 @@ def _parallel(sch: s_tir.Schedule, loops: list[Any], work: int) -> Any:
 
 def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
     """Compute the reduction inside the epilogue's loops, for some elements of the last axis."""
-    work = _work(sch, block)
+    work = operations(sch, block)
     reductions = sum(v.iter_type == tirx.IterVar.CommReduce for v in sch.get(block).iter_vars)
     loops = list(sch.get_loops(epilogue))
     if not loops:
