@@ -1,0 +1,237 @@
+"""From a function with thread bindings to CUDA functions and the launches that call them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.target import Target
+from tvm.tirx import compilation_pipeline
+
+from qcompiler.errors import TargetError
+
+TARGET = Target(
+    {
+        "kind": "cuda",
+        "arch": "sm_75",
+        "max_num_threads": 1024,
+        "max_threads_per_block": 1024,
+        "thread_warp_size": 32,
+        "max_shared_memory_per_block": 232448,  # of sm_90; the driver refuses what is too much
+    }
+).with_host(Target("llvm"))
+"""What CUDA source is generated for: no pass looks at the architecture, kernels have chosen."""
+
+_DEVICE = 2
+"""Calling convention of a device function (CallingConv in TVM)."""
+
+_AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
+_SHARED = "tirx.use_dyn_shared_memory"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a CUDA function.
+
+    Attributes:
+        symbol: The function.
+        grid: Blocks in x, y and z.
+        block: Threads in x, y and z.
+        shared_bytes: Dynamic shared memory of a block.
+        arguments: For each pointer that it takes, which of the kernel's parameters, and behind
+            those, of its temporaries, that is.
+    """
+
+    symbol: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Launches:
+    """A kernel in its final form.
+
+    Attributes:
+        source: CUDA C of the functions, without a preamble.
+        preamble: What the source needs before it; equal texts may be shared.
+        sequence: In order.
+        temporaries: Bytes of device memory that is used between the launches.
+    """
+
+    source: str
+    preamble: str
+    sequence: tuple[Launch, ...]
+    temporaries: tuple[int, ...]
+
+
+def launches(function: tirx.PrimFunc, symbol: str) -> Launches:
+    """Lower a function whose loops are bound to blocks and threads.
+
+    Args:
+        function: Buffer parameters of static shape; several nests of bound loops become several
+            launches.
+        symbol: Its name; device functions are called that, with a suffix.
+
+    Raises:
+        TargetError: it has code outside bound loops, or sizes that are not static.
+    """
+    named = _without_fences(function).with_attr("global_symbol", symbol)
+    with TARGET:
+        module = _PASSES(tirx.transform.BindTarget(TARGET)(tvm.IRModule({symbol: named})))
+        device = tvm.IRModule(
+            {
+                name: f
+                for name, f in module.functions.items()
+                if int(f.attrs.get("calling_conv", 0)) == _DEVICE
+            }
+        )
+        *_, finish = compilation_pipeline.get_tir_pipeline("s_tir")
+        built = tvm.get_global_func("target.build.cuda")(finish()(device), TARGET)
+    host = _Host(symbol, module[symbol])
+    preamble, source = _split(built.inspect_source())
+    return Launches(source, preamble, tuple(host.sequence), tuple(host.temporaries))
+
+
+def _without_fences(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Products of floats as they are: nvcc is told not to contract them."""
+
+    def plain(call: Any) -> Any:
+        name = getattr(call.op, "name", "")
+        is_fence = name == "tirx.call_llvm_pure_intrin" and int(call.args[0]) == _fence()
+        return call.args[-1] if is_fence else call
+
+    body = tvm_ffi.structural_map(function.body, (tvm.ir.Call, plain), order="post")
+    return function.with_body(body)
+
+
+@cache
+def _fence() -> int:
+    """LLVM's number of the intrinsic that `te.element` puts around products of floats."""
+    return int(tvm_ffi.get_global_func("target.llvm_lookup_intrinsic_id")("llvm.arithmetic.fence"))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """The preamble that TVM writes, and the functions."""
+    at = text.index('extern "C" __global__')
+    return text[:at], text[at:]
+
+
+class _Host:
+    """What the host's half of a lowered kernel does: allocate and launch."""
+
+    def __init__(self, symbol: str, function: tirx.PrimFunc) -> None:
+        self.symbol = symbol
+        self.sequence: list[Launch] = []
+        self.temporaries: list[int] = []
+        self._parameters = len(function.params)
+        self._index: dict[Any, int] = {x: i for i, x in enumerate(function.params)}
+        for statement in _statements(function.body):
+            self._visit(statement)
+
+    def _visit(self, statement: Any) -> None:
+        match statement:
+            case tirx.AllocBuffer():
+                self._index[statement.buffer] = self._parameters + len(self.temporaries)
+                self.temporaries.append(_nbytes(statement.buffer))
+            case tirx.DeclBuffer():
+                self._index[statement.buffer] = self._memory(statement.data)
+            case tirx.Evaluate() if _is_launch(statement.value):
+                self.sequence.append(self._launch(statement.value))
+            case tirx.Evaluate(value=tirx.IntImm()):
+                pass
+            case _:
+                raise self._refuse(f"{type(statement).__name__} outside bound loops")
+
+    def _launch(self, call: Any) -> Launch:
+        symbol, *rest = call.args
+        tags = [str(tag) for tag in call.attrs.launch_params]
+        pointers, sizes = rest[: len(rest) - len(tags)], rest[len(rest) - len(tags) :]
+        extents = dict.fromkeys(_AXES, 1) | {_SHARED: 0}
+        for tag, size in zip(tags, sizes, strict=True):
+            if tag not in extents or not isinstance(size, tirx.IntImm):
+                raise self._refuse(f"{tag} of {size}")
+            extents[tag] = int(size)
+        x, y, z, tx, ty, tz = (extents[axis] for axis in _AXES)
+        arguments = tuple(self._memory(pointer) for pointer in pointers)
+        return Launch(str(symbol.value), (x, y, z), (tx, ty, tz), extents[_SHARED], arguments)
+
+    def _memory(self, pointer: Any) -> int:
+        """Which parameter or temporary an address expression means."""
+        (buffer,) = pointer.args
+        return self._index[buffer]
+
+    def _refuse(self, what: str) -> TargetError:
+        return TargetError(f"kernel {self.symbol}: cannot be launched ({what})")
+
+
+def _statements(body: Any) -> Iterator[Any]:
+    if not isinstance(body, tirx.SeqStmt):
+        yield body
+        return
+    for statement in body.seq:
+        yield from _statements(statement)
+
+
+def _is_launch(call: Any) -> bool:
+    return getattr(getattr(call, "op", None), "name", "") == "tirx.call_ffi_kernel"
+
+
+def _nbytes(buffer: Any) -> int:
+    lanes = np.dtype(str(buffer.dtype)).itemsize
+    return lanes * math.prod(int(d) for d in buffer.shape)
+
+
+_PASSES = tvm.transform.Sequential(
+    [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerCrossThreadReduction(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.LiftThreadBinding(),
+        s_tir.transform.ManifestSharedMemoryLocalStage(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerAutoCopy(),
+        s_tir.transform.UnifyThreadBinding(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.InjectPermutedLayout(),
+        s_tir.transform.AnnotateIrregularLoop(),
+        s_tir.transform.TransformMmaBufferLayout(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.NarrowDataType(32),
+        s_tir.transform.LoopPartition(),
+        tirx.transform.VectorizeLoop(True),
+        s_tir.transform.InjectVirtualThread(),
+        s_tir.transform.InjectDoubleBuffer(),
+        tirx.transform.StorageRewrite(),
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.VerifyMemory(),
+        tirx.transform.AnnotateEntryFunc(),
+        s_tir.transform.ThreadSync("shared"),
+        s_tir.transform.ThreadSync("shared.dyn"),
+        s_tir.transform.ThreadSync("warp"),
+        s_tir.transform.InferFragment(),
+        s_tir.transform.LowerThreadAllreduce(),
+        s_tir.transform.MergeSharedMemoryAllocations(),
+        tirx.transform.SplitHostDevice(),
+    ]
+)
+"""TVM's default order without InjectSoftwarePipeline, which crashes on kernels for int8, and
+without what other targets need."""

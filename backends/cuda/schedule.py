@@ -1,0 +1,84 @@
+"""The default GPU schedule: a thread per element, or a block of threads per long reduction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, tirx
+
+from qcompiler.backends.tvm.schedule import Block, each_stage, operations
+
+THREADS = 256
+"""Of a block, at most."""
+
+WARP = 32
+
+BUSY = 1 << 14
+"""Elements from which on a GPU is busy with one thread for each."""
+
+LONG = 2 * WARP
+"""Terms of a reduction from which on threads may share it."""
+
+
+def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Schedule any function that `te.create_prim_func` made, for any GPU.
+
+    Elementwise stages are inlined into their consumers; each stage that is left becomes a launch.
+    """
+    return each_stage(function, _elementwise, _reduction)
+
+
+def _elementwise(sch: s_tir.Schedule, block: Block) -> None:
+    _thread_per_element(sch, block)
+
+
+def _thread_per_element(sch: s_tir.Schedule, block: Block) -> Any:
+    """Bind the loops; returns the innermost."""
+    element = _one_loop(sch, block)
+    threads = min(THREADS, -(-int(sch.get(element).extent) // WARP) * WARP)
+    outer, inner = sch.split(element, [None, threads])
+    sch.bind(outer, "blockIdx.x")
+    sch.bind(inner, "threadIdx.x")
+    return inner
+
+
+def _one_loop(sch: s_tir.Schedule, block: Block) -> Any:
+    loops = list(sch.get_loops(block)) or [sch.add_unit_loop(block)]
+    return sch.fuse(*loops) if len(loops) > 1 else loops[0]
+
+
+def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
+    """Compute the reduction where its epilogue needs it, in registers."""
+    elements = operations(sch, epilogue)
+    terms = operations(sch, block) // elements
+    if elements < BUSY and terms >= LONG:
+        _block_per_element(sch, block, epilogue, terms)
+        return
+    place = _thread_per_element(sch, epilogue)
+    sch.compute_at(block, place)
+    sch.set_scope(block, 0, "local")
+    if reduced := _reduced_loops(sch, block):
+        sch.decompose_reduction(block, reduced[0])
+
+
+def _block_per_element(sch: s_tir.Schedule, block: Block, epilogue: Block, terms: int) -> None:
+    """Each thread takes every THREADS-th term; shuffles join what they found."""
+    threads = WARP
+    while threads < THREADS and 2 * threads <= terms:
+        threads *= 2
+    place, one = sch.split(_one_loop(sch, epilogue), [None, 1])
+    sch.bind(place, "blockIdx.x")
+    sch.compute_at(block, place, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "shared")
+    reduced = _reduced_loops(sch, block)
+    term = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
+    _, thread = sch.split(term, [None, threads])
+    sch.bind(thread, "threadIdx.x")
+    _, thread = sch.split(one, [None, threads])
+    sch.bind(thread, "threadIdx.x")
+
+
+def _reduced_loops(sch: s_tir.Schedule, block: Block) -> list[Any]:
+    number = sum(v.iter_type == tirx.IterVar.CommReduce for v in sch.get(block).iter_vars)
+    loops = list(sch.get_loops(block))
+    return loops[len(loops) - number :]
