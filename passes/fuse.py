@@ -14,14 +14,18 @@ from qcompiler.ops import (
     Fused,
     MatMulInteger,
     MaxPool,
+    Pad,
+    Quantize,
     ReduceSum,
     Requantize,
     Table,
+    Transpose,
 )
 from qcompiler.passes.base import Pass, Preserves
 
 ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool)
 ELEMENTWISE = (Elementwise, Requantize, Table)
+LAYOUT = (Pad, Transpose)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Fuse(Pass):
     A group has at most one anchor (a product, sum or pool) and the elementwise ops behind it that
     are its only users; its other operands, such as the residual of a sum, become operands of the
     kernel, constants move inside.  Quantize and Dequantize, which compute in float, stay kernels
-    of their own.
+    of their own, but Quantize writes its codes where a border and a transpose behind it want them.
 
     Before::
 
@@ -53,12 +57,18 @@ class Fuse(Pass):
     def run(self, graph: Graph) -> Graph:
         """Group greedily along single uses, operands first."""
         groups: dict[Op, list[Op]] = {}  # root → members, operands first
+        entries: dict[Op, list[Op]] = {}  # the same, of Quantize and what moves its codes
         for node in graph.ops:
             if isinstance(node, ANCHORS):
                 groups[node] = [node]
             elif isinstance(node, ELEMENTWISE):
                 groups[node] = [*self._extended(node, groups, graph), node]
-        roots = {root: members for root, members in groups.items() if len(members) > 1}
+            elif isinstance(node, Quantize):
+                entries[node] = [node]
+            elif isinstance(node, LAYOUT) and node.x in entries and _only_user(graph, node.x):
+                entries[node] = [*entries.pop(node.x), node]
+        both = [*groups.items(), *entries.items()]
+        roots = {root: members for root, members in both if len(members) > 1}
         if not roots:
             return graph
 
@@ -77,7 +87,7 @@ class Fuse(Pass):
         members: list[Op] = []
         anchored = False
         for x in reversed(node.operands):
-            if x not in groups or len(graph.users[x]) != 1 or graph.is_output(x):
+            if x not in groups or not _only_user(graph, x):
                 continue
             if x.type.shape != node.type.shape:
                 continue
@@ -88,6 +98,11 @@ class Fuse(Pass):
             members = [*found, *members] if has_anchor else [*members, *found]
             anchored = anchored or has_anchor
         return members
+
+
+def _only_user(graph: Graph, x: Op) -> bool:
+    """Whether a single op reads the value, and no caller."""
+    return len(graph.users[x]) == 1 and not graph.is_output(x)
 
 
 def _fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:

@@ -26,5 +26,8 @@ CPUS = {
 }
 """Name → architecture and LLVM CPU; "native" is the machine that compiles."""
 
-KERNELS = ("qcompiler.backends.tvm.kernels.products:CPU",)
+KERNELS = (
+    "qcompiler.backends.tvm.kernels.products:CPU",
+    "qcompiler.backends.tvm.kernels.codes:CPU",
+)
 """Kernel tables of every CPU; an op that none of them serves takes the generic kernel."""

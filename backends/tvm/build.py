@@ -155,7 +155,7 @@ def _metadata(
 
 def _role(graph: Graph, nodes: list[Op]) -> str:
     """What a kernel is to the integer world: see `KernelInfo.role`."""
-    if all(isinstance(x, Quantize) and _only_moves(toposort(x.operands)) for x in nodes):
+    if all(_quantize(x) is not None and _only_moves(toposort(x.operands)) for x in nodes):
         return "entry"
     if all(isinstance(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
         return "exit"
@@ -164,6 +164,14 @@ def _role(graph: Graph, nodes: list[Op]) -> str:
     if all(isinstance(x, (Movement, Concat)) for x in primitives):
         return "move"
     return "float" if any(x.type.is_float for x in primitives) else "integer"
+
+
+def _quantize(node: Op) -> Quantize | None:
+    """The Quantize in a kernel that does nothing else but move codes."""
+    inside = node.region.ops if isinstance(node, Fused) else (node,)
+    found = [x for x in inside if isinstance(x, Quantize)]
+    others = [x for x in inside if not isinstance(x, (Input, Quantize))]
+    return found[0] if len(found) == 1 and _only_moves(others) else None
 
 
 def _only_moves(ops: Iterable[Op]) -> bool:
@@ -184,8 +192,8 @@ def _users(graph: Graph, node: Op) -> list[Op]:
 def _entry(graph: Graph, x: Op) -> Quantization | None:
     """What the codes mean that an input is quantized to."""
     for user in graph.users[x]:
-        if isinstance(user, Quantize):
-            return user.quantization
+        if (quantize := _quantize(user)) is not None:
+            return quantize.quantization
     return x.type.quantization
 
 

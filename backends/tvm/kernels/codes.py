@@ -1,0 +1,8 @@
+"""The kernel table of CPUs for what is no product: entries, pools, sums, requantization."""
+
+from __future__ import annotations
+
+from qcompiler.backends.tvm.kernels.cpu.entry import Entry
+
+CPU = (Entry(),)
+"""The rules, in order of preference."""

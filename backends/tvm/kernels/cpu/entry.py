@@ -1,0 +1,134 @@
+"""The entry of a network: float images to codes with their channels last, borders included.
+
+What `Quantize`, `Pad` and `Transpose` would do one after the other is one pass: each plane of an
+image is quantized along its rows, and a shuffle puts the planes' codes side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.ir.prim.expr import Shuffle
+from tvm.script.ir_builder import IRBuilder
+from tvm.target import Target
+from tvm.tirx import PrimFunc
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from qcompiler.backends.tvm.table import Match
+from qcompiler.backends.tvm.te import Expr, element, load
+from qcompiler.graph import Input, Op, fold
+from qcompiler.ops import Pad, Skeleton, Transpose
+
+from .loops import argument, flat, loop
+
+_TO_LAST = (0, 2, 3, 1)
+_MOST_CHANNELS = 4
+_PIXELS = 64  # of one shuffle, where a row has that many
+_LEAST_PIXELS = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Quantized images of few channels, with a border, transposed to channels last."""
+
+    name: str = "cpu entry"
+
+    def match(self, found: Skeleton, target: Target) -> Match | None:
+        """A kernel for transpose(pad(codes of [n, c, h, w])), the border being optional."""
+        (root,) = found.graph.outputs.values()
+        if not isinstance(root, Transpose) or root.permutation != _TO_LAST:
+            return None
+        codes, pad = root.x, None
+        if isinstance(codes, Pad):
+            codes, pad = codes.x, codes
+        leaves = found.graph.inputs
+        images = [x for x in leaves if x.type.shape == codes.type.shape]
+        fits = (
+            not isinstance(codes, Input)
+            and len(images) == 1
+            and 2 <= codes.type.shape[1] <= _MOST_CHANNELS
+            and codes.type.shape[3] >= _LEAST_PIXELS
+            and (pad is None or not any((*pad.before[:2], *pad.after[:2])))
+            and all(x.elementwise for x in _inner(codes))
+        )
+        if not fits:
+            return None
+        return Match(found.key, lambda: _build(found, codes, pad), found.leaves)
+
+
+def _inner(codes: Op) -> list[Op]:
+    """The ops that compute the codes."""
+    seen: dict[Op, None] = {}
+    waiting = [codes]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Input) and node not in seen:
+            seen[node] = None
+            waiting += node.operands
+    return list(seen)
+
+
+def _build(found: Skeleton, codes: Op, pad: Pad | None) -> PrimFunc:
+    (root,) = found.graph.outputs.values()
+    n, channels, h, w = codes.type.shape
+    _, rows, cols, _ = root.type.shape
+    top, left = pad.before[2:] if pad is not None else (0, 0)
+    border = T.IntImm(root.type.dtype, int(pad.value) if pad is not None else 0)
+    width = min(_PIXELS, 1 << (w.bit_length() - 1))
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+        buffers = [
+            argument(f"x{i}", x.type.shape, x.type.dtype) for i, x in enumerate(found.graph.inputs)
+        ]
+        shaped = argument("out", root.type.shape, root.type.dtype)
+        out = flat(shaped, math.prod(root.type.shape), root.type.dtype)
+
+        def fill(start: Expr, count: int) -> None:
+            with T.serial(count) as i:
+                T.buffer_store(out, border, [start + i])
+
+        with loop(n * rows, n * rows * cols * channels) as index:
+            image, row = T.bind(index // rows), T.bind(index % rows - top)
+            start = T.bind(index * (cols * channels))
+            with T.If(T.And(row >= 0, row < h)):
+                with T.Then():
+                    fill(start, left * channels)
+                    first = T.bind(start + left * channels)
+                    with T.serial(-(-w // width)) as block:
+                        col = T.bind(T.min(block * width, w - width))
+                        mixed = _pixels(found, codes, buffers, (image, row, col), width)
+                        T.buffer_store(
+                            out, mixed, [T.Ramp(first + col * channels, 1, width * channels)]
+                        )
+                    fill(first + w * channels, (cols - left - w) * channels)
+                with T.Else():
+                    fill(start, cols * channels)
+    return builder.get()
+
+
+def _pixels(
+    found: Skeleton, codes: Op, buffers: list[Any], place: tuple[Expr, Expr, Expr], width: int
+) -> Expr:
+    """The codes of some neighbouring pixels, channels last, as one vector."""
+    image, row, col = place
+    channels, dtype = codes.type.shape[1], codes.type.dtype
+    env = dict(zip(found.graph.inputs, buffers, strict=True))
+    planes = T.alloc_buffer((channels * width,), dtype, layout=None)
+    for channel in range(channels):
+        with T.vectorized(width) as lane:
+            index = (image, T.int32(channel), row, col + lane)
+
+            def visit(node: Op, values: list[Any], index: tuple[Expr, ...] = index) -> Expr:
+                pairs = zip(node.operands, values, strict=True)
+                return element(
+                    node, [load(v, index) if isinstance(x, Input) else v for x, v in pairs]
+                )
+
+            value = fold([codes], dict(env), visit)[codes]
+            T.buffer_store(planes, value, [channel * width + lane])
+    order = [c * width + i for i in range(width) for c in range(channels)]
+    whole = planes[T.Ramp(0, 1, channels * width)]
+    return Shuffle([whole], [T.int32(i) for i in order])

@@ -1,0 +1,27 @@
+"""What the kernels without products have in common: arguments, flat views, parallel loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .problem import Expr
+
+PARALLEL_ELEMENTS = 1 << 15
+"""Elements below which waking another thread takes longer than it saves."""
+
+
+def argument(name: str, shape: Sequence[int], dtype: str) -> Expr:
+    """A buffer parameter, dense in row-major order."""
+    return T.arg(name, T.buffer(tuple(shape), dtype, layout=None))
+
+
+def flat(buffer: Expr, size: int, dtype: str) -> Expr:
+    """The same memory as a vector."""
+    return T.decl_buffer((size,), dtype, data=buffer.data, layout=None)
+
+
+def loop(extent: int, elements: int) -> Expr:
+    """A loop over `extent` iterations, on several threads if it handles enough elements."""
+    return T.parallel(extent) if elements >= PARALLEL_ELEMENTS and extent > 1 else T.serial(extent)

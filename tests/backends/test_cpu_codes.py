@@ -1,0 +1,98 @@
+"""CPU kernels without products, bit for bit, on every instruction set that runs here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from qcompiler.backends.target import target
+from qcompiler.backends.tvm.build import build
+from qcompiler.errors import TargetError
+from qcompiler.graph import Graph, Input, Op
+from qcompiler.interpret import evaluate
+from qcompiler.ops import Dequantize, Pad, Quantize, Transpose
+from qcompiler.passes import Fuse
+from qcompiler.types import Quantization, TensorType
+
+TARGETS = (
+    "cpu:generic",
+    "cpu:haswell",
+    "cpu:skylake-avx512",
+    "cpu:cascadelake",
+    "cpu:icelake-server",
+    "cpu:znver5",
+)
+TO_LAST = (0, 2, 3, 1)
+
+
+def check(graph: Graph, name: str, implementation: str | None, seed: int = 0) -> None:
+    """The compiled graph gives the reference's bits, with a kernel of that implementation."""
+    model = build(Fuse()(graph), target(name))
+    found = {k.implementation for k in model.metadata.kernels}
+    assert implementation is None or implementation in found, found
+    try:
+        model.runner  # noqa: B018
+    except TargetError:
+        pytest.skip(f"this CPU cannot run {name}")
+    rng = np.random.default_rng(seed)
+    feeds = {str(x.name): _feed(x, rng) for x in graph.inputs}
+    expected, results = evaluate(graph, feeds), model(feeds)
+    for output, value in expected.items():
+        assert len(np.unique(value)) > 2, f"{graph}: a test that sees nothing"
+        np.testing.assert_array_equal(results[output], value, str(graph))
+
+
+def _feed(x: Op, rng: np.random.Generator) -> np.ndarray:
+    if x.type.is_float:
+        values = rng.normal(0, 3, x.type.shape).astype(np.float32)
+        values.flat[:: max(values.size // 7, 1)] = np.nan
+        values.flat[1 :: max(values.size // 5, 2)] = np.inf
+        return values
+    info = np.iinfo(x.type.dtype)
+    return rng.integers(info.min, info.max, x.type.shape, x.type.dtype, endpoint=True)
+
+
+def entry(shape: tuple[int, ...], pads: tuple[int, int, int, int] | None, q: Quantization) -> Graph:
+    x = Input(TensorType("float32", shape), name="x")
+    codes: Op = Quantize(x, q)
+    if pads is not None:
+        top, left, bottom, right = pads
+        codes = Pad(codes, (0, 0, top, left), (0, 0, bottom, right), q.zero_point[0])
+    return Graph((x,), {"y": Transpose(codes, TO_LAST)})
+
+
+UINT8 = Quantization.per_tensor("uint8", 0.03, 117)
+INT8 = Quantization.per_tensor("int8", 0.02)
+ENTRIES = (
+    ((1, 3, 31, 225), (1, 2, 0, 3), UINT8),
+    ((2, 3, 5, 64), None, UINT8),
+    ((9, 3, 3, 9), (3, 3, 3, 3), UINT8),
+    ((3, 2, 4, 40), (0, 1, 2, 0), INT8),
+    ((1, 4, 6, 33), (1, 1, 1, 1), INT8),
+    ((1, 3, 8, 70), (0, 0, 1, 1), Quantization.per_tensor("int16", 0.001)),
+    ((1, 3, 120, 128), (3, 3, 3, 3), Quantization.per_channel("uint8", [0.1, 0.2, 0.3], 1)),
+)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_entry(name: str) -> None:
+    for shape, pads, q in ENTRIES:
+        if q.axis is not None:
+            pads = None  # codes of one scale each have no common zero
+        check(entry(shape, pads, q), name, "cpu entry")
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 9, 5), (1, 1, 16, 16), (1, 5, 9, 16)])
+def test_other_images_take_the_generic_kernel(shape: tuple[int, ...]) -> None:
+    check(entry(shape, (1, 1, 1, 1), UINT8), "cpu", "generic")
+
+
+def test_an_entry_keeps_its_role_and_meaning() -> None:
+    graph = entry((1, 3, 16, 16), (1, 1, 1, 1), UINT8)
+    (codes,) = graph.outputs.values()
+    graph = Graph(graph.inputs, {"y": Dequantize(codes)})
+    metadata = build(Fuse()(graph), target("cpu")).metadata
+    assert [k.role for k in metadata.kernels] == ["entry", "exit"]
+    assert metadata.inputs[0].quantization == UINT8
