@@ -21,6 +21,7 @@ from qcompiler.passes.collapse_unary import CollapseUnary
 from qcompiler.passes.equalize_cross_layer import EqualizeCrossLayer
 from qcompiler.passes.fold_batch_norm import FoldBatchNorm
 from qcompiler.passes.fuse import Fuse
+from qcompiler.passes.fuse_attention import FuseAttention
 from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
@@ -47,7 +48,7 @@ DEFAULT: tuple[Pass, ...] = (
 )
 """From a real graph to an integer one."""
 
-LOWERING: tuple[Pass, ...] = (ChannelsLast(), Fuse())
+LOWERING: tuple[Pass, ...] = (ChannelsLast(), FuseAttention(), Fuse())
 """From an integer graph to kernels."""
 
 OPTIONAL: tuple[Pass, ...] = (MigrateScales(), AddNoise())
@@ -71,6 +72,7 @@ __all__ = [
     "EqualizeCrossLayer",
     "FoldBatchNorm",
     "Fuse",
+    "FuseAttention",
     "HoistSlice",
     "InsertQdq",
     "Instrument",

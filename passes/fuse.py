@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
-from qcompiler.invariants import unfused
 from qcompiler.ops import (
     ConvInteger,
     Elementwise,
@@ -37,6 +36,8 @@ class Fuse(Pass):
     kernel, constants move inside.  Quantize and Dequantize, which compute in float, stay kernels
     of their own, but Quantize writes its codes where a border and a transpose behind it want them.
 
+    What `FuseAttention` made one kernel is grouped inside as well, for targets without that kernel.
+
     Before::
 
         %conv_integer: int32[1x2x2x1] = conv_integer(%x, int8[1x1x1x1]#w, window=1x1)
@@ -51,7 +52,6 @@ class Fuse(Pass):
         }
     """
 
-    requires = (unfused,)
     preserves: ClassVar[Preserves] = "bits"
 
     def run(self, graph: Graph) -> Graph:
@@ -69,18 +69,24 @@ class Fuse(Pass):
                 entries[node] = [*entries.pop(node.x), node]
         both = [*groups.items(), *entries.items()]
         roots = {root: members for root, members in both if len(members) > 1}
-        if not roots:
-            return graph
-
         env: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
             if node in roots:
-                return _fused(node, roots[node], env)
-            return rebuilt(node, operands)
+                return fused(node, roots[node], env)
+            new = rebuilt(node, operands)
+            return self._inside(new) if isinstance(new, Fused) else new
 
         fold(graph.ops, env, visit)
         return graph.with_outputs(env)
+
+    def _inside(self, node: Fused) -> Op:
+        """The same kernel, grouped inside unless it is one group."""
+        region = self.run(node.region)
+        nodes = [x for x in region.ops if not isinstance(x, (Input, Constant))]
+        if region is node.region or len(nodes) == 1:
+            return node
+        return dataclasses.replace(node, region=region)
 
     def _extended(self, node: Op, groups: dict[Op, list[Op]], graph: Graph) -> list[Op]:
         """The groups of operands that the op joins; they stop being groups of their own."""
@@ -105,7 +111,14 @@ def _only_user(graph: Graph, x: Op) -> bool:
     return len(graph.users[x]) == 1 and not graph.is_output(x)
 
 
-def _fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:
+def fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:
+    """One kernel for some ops of a graph.
+
+    Args:
+        root: Whose value the kernel gives; the last of `members`.
+        members: Operands before users; nothing else uses any but the root.
+        env: What has become of the other operands.
+    """
     inside = set(members)
     operands = dict.fromkeys(x for node in members for x in node.operands if x not in inside)
     values = [x for x in operands if not isinstance(x, Constant)]

@@ -148,7 +148,7 @@ class _Lowering:
         self.calls.append(Call(kernel, sources, node))
 
     def apart(self, node: Fused) -> None:
-        """One call for each op of the region: a kernel that spans several is not for this target."""
+        """One call for each op of the region: this target has no kernel that spans them."""
         root = inline(node.region, node.inputs)
         for x in toposort([root], dict.fromkeys(node.inputs)):
             if x not in node.inputs and not isinstance(x, Constant):

@@ -21,6 +21,7 @@ from qcompiler.ops.arithmetic import (
     Sub,
     scalar,
 )
+from qcompiler.ops.attention import Attention, attention, attention_of, flat
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
 from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceMax, ReduceSum
 from qcompiler.ops.normalization import IntegerNormalization, Normalize, NormalizeInteger
@@ -60,6 +61,7 @@ __all__ = [
     "Abs",
     "Add",
     "And",
+    "Attention",
     "Average",
     "AveragePool",
     "BatchNormalization",
@@ -128,6 +130,9 @@ __all__ = [
     "Transpose",
     "Unary",
     "Window",
+    "attention",
+    "attention_of",
+    "flat",
     "inline",
     "scalar",
     "skeleton",

@@ -97,11 +97,13 @@ class Skeleton:
     Attributes:
         graph: Primitives only; inputs without scales, constants among them.
         leaves: What to feed to each input: operands of the op, and constants of its body.
+        node: The op itself, for kernels that are written for composites.
         key: Equal for ops that can share one kernel (or one ONNX function).
     """
 
     graph: Graph
     leaves: tuple[Op, ...]
+    node: Op
 
     @cached_property
     def key(self) -> str:
@@ -117,8 +119,14 @@ def _without_scale(x: TensorType) -> TensorType:
     return TensorType(x.dtype, x.shape, Quantization.per_tensor(q.storage, 1.0))
 
 
-def skeleton(node: Op) -> Skeleton:
-    """Expand an op to primitives, with its operands and its body's constants as inputs."""
+def skeleton(node: Op, operands: tuple[Op, ...] | None = None) -> Skeleton:
+    """Expand an op to primitives, with its operands and constants as inputs.
+
+    Args:
+        node: Any op.
+        operands: Values that it is computed from, if these are not its own operands; they become
+            the first inputs.  Whatever else it needs must be an `Input` or a constant.
+    """
     leaves: dict[Op, Input] = {}
 
     def leaf(x: Op) -> Input:
@@ -126,15 +134,17 @@ def skeleton(node: Op) -> Skeleton:
             leaves[x] = Input(_without_scale(x.type), name=f"x{len(leaves)}", sources=())
         return leaves[x]
 
-    def expand(x: Op, operands: list[Op]) -> Op:
+    def expand(x: Op, values: list[Op]) -> Op:
         match x:
-            case Constant():
+            case Constant() | Input():
                 return leaf(x)
             case Composite():
-                inner: dict[Op, Op] = dict(zip(x.operands, operands, strict=True))
+                inner: dict[Op, Op] = dict(zip(x.operands, values, strict=True))
                 return fold([x.expansion], inner, expand)[x.expansion]
             case _:
-                return dataclasses.replace(x.with_operands(operands), name=None, sources=())
+                return dataclasses.replace(x.with_operands(values), name=None, sources=())
 
-    result = expand(node, [leaf(x) for x in node.operands])
-    return Skeleton(Graph(tuple(leaves.values()), {"y": result}, node.kind()), tuple(leaves))
+    known: dict[Op, Op] = {x: leaf(x) for x in (node.operands if operands is None else operands)}
+    result = fold([node], known, expand)[node]
+    graph = Graph(tuple(leaves.values()), {"y": result}, node.kind())
+    return Skeleton(graph, tuple(leaves), node)
