@@ -37,15 +37,15 @@ _DIVISION: dict[str, Callable[[Any, Any], Any]] = {
     "Mod": np.fmod,
 }
 _BITS = {
-    "tirx.bitwise_and": np.bitwise_and,
-    "tirx.bitwise_or": np.bitwise_or,
-    "tirx.bitwise_xor": np.bitwise_xor,
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
 }
 _SHUFFLES = {
-    "tirx.tvm_warp_shuffle": "",
-    "tirx.tvm_warp_shuffle_up": "up",
-    "tirx.tvm_warp_shuffle_down": "down",
-    "tirx.tvm_warp_shuffle_xor": "xor",
+    "tvm_warp_shuffle": "",
+    "tvm_warp_shuffle_up": "up",
+    "tvm_warp_shuffle_down": "down",
+    "tvm_warp_shuffle_xor": "xor",
 }
 
 
@@ -226,13 +226,13 @@ class Compiler:
         return store
 
     def _Call(self, node: Any) -> Code:
-        name = str(node.op.name)
+        name = str(node.op.name).partition(".")[2]  # tirx.… or prim.…
         if name in _BITS:
             a, b = (self.code(x) for x in node.args)
             return lambda m, mask: _BITS[name](a(m, mask), b(m, mask))
         if name in _SHUFFLES:
             return self._shuffle(_SHUFFLES[name], node)
-        method = getattr(self, "_call_" + name.removeprefix("tirx.").replace(".", "_"), None)
+        method = getattr(self, "_call_" + name.replace(".", "_"), None)
         if method is None:
             raise NotImplementedError(f"simt: no call of {name}")
         return method(node)
