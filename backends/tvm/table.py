@@ -12,7 +12,7 @@ from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.te import Expr, element, load, whole_operands
 from qcompiler.graph import Input, Op, fold
-from qcompiler.ops import Skeleton
+from qcompiler.ops import Skeleton, skeleton
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,70 @@ class KernelRule(Protocol):
         ...
 
 
+def scalar_value(
+    root: Op, elements: dict[Op, Expr], buffers: dict[Op, Any], index: Sequence[Expr]
+) -> Expr:
+    """One element of a value from what it is computed from.
+
+    Args:
+        root: Elementwise down to `elements` and `buffers`.
+        elements: Values to their elements at the index.
+        buffers: Values to the buffers that hold them.
+        index: Of the element.
+    """
+
+    def visit(node: Op, operands: list[Expr]) -> Expr:
+        wholes = whole_operands(node)
+        return element(
+            node,
+            [
+                load(value, index) if x in buffers and not whole else value
+                for x, value, whole in zip(node.operands, operands, wholes, strict=True)
+            ],
+        )
+
+    return fold([root], {**buffers, **elements}, visit)[root]
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """An expression over single elements, as a kernel's code.
+
+    Attributes:
+        variables: Inputs of the expression that the kernel computes.
+        operands: Those that it reads from buffers.
+        leaves: What to pass for each operand.
+        root: The expression.
+    """
+
+    variables: tuple[Input, ...]
+    operands: tuple[Input, ...]
+    leaves: tuple[Op, ...]
+    root: Op
+
+    @property
+    def types(self) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and dtype of each operand's buffer."""
+        return tuple((x.type.shape, x.type.dtype) for x in self.operands)
+
+    def value(
+        self, elements: Sequence[Expr], buffers: Sequence[Any], index: Sequence[Expr]
+    ) -> Expr:
+        """Its element at an index, from elements of the variables and buffers of the operands."""
+        held: dict[Op, Expr] = dict(zip(self.variables, elements, strict=True))
+        read: dict[Op, Any] = dict(zip(self.operands, buffers, strict=True))
+        return scalar_value(self.root, held, read, index)
+
+
+def pointwise(root: Op, variables: tuple[Op, ...]) -> Pointwise:
+    """Take numbers and composites out of an elementwise expression over `variables`."""
+    found = skeleton(root, variables)
+    inputs = found.graph.inputs
+    (result,) = found.graph.outputs.values()
+    count = len(variables)
+    return Pointwise(inputs[:count], inputs[count:], found.leaves[count:], result)
+
+
 @dataclass(frozen=True)
 class Anchored:
     """An accumulation and what happens to each of its elements.
@@ -59,20 +123,8 @@ class Anchored:
 
     def value(self, accumulator: Expr, buffers: Sequence[Any], index: Sequence[Expr]) -> Expr:
         """The element to store, from that of the anchor and the buffers of `operands`."""
-        env: dict[Op, Any] = {self.anchor: accumulator}
-        env |= dict(zip(self.operands, buffers, strict=True))
-
-        def visit(node: Op, values: list[Any]) -> Expr:
-            wholes = whole_operands(node)
-            return element(
-                node,
-                [
-                    load(value, index) if isinstance(x, Input) and not whole else value
-                    for x, value, whole in zip(node.operands, values, wholes, strict=True)
-                ],
-            )
-
-        return fold([self.root], env, visit)[self.root]
+        read: dict[Op, Any] = dict(zip(self.operands, buffers, strict=True))
+        return scalar_value(self.root, {self.anchor: accumulator}, read, index)
 
 
 def anchored(found: Skeleton, kinds: tuple[type[Op], ...]) -> Anchored | None:
