@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -61,14 +61,12 @@ class Launches:
     """A kernel in its final form.
 
     Attributes:
-        source: CUDA C of the functions, without a preamble.
-        preamble: What the source needs before it; equal texts may be shared.
+        functions: The device's half, lowered.
         sequence: In order.
         temporaries: Bytes of device memory that is used between the launches.
     """
 
-    source: str
-    preamble: str
+    functions: tvm.IRModule
     sequence: tuple[Launch, ...]
     temporaries: tuple[int, ...]
 
@@ -95,10 +93,17 @@ def launches(function: tirx.PrimFunc, symbol: str) -> Launches:
             }
         )
         *_, finish = compilation_pipeline.get_tir_pipeline("s_tir")
-        built = tvm.get_global_func("target.build.cuda")(finish()(device), TARGET)
+        device = finish()(device)
     host = _Host(symbol, module[symbol])
-    preamble, source = _split(built.inspect_source())
-    return Launches(source, preamble, tuple(host.sequence), tuple(host.temporaries))
+    return Launches(device, tuple(host.sequence), tuple(host.temporaries))
+
+
+def source(kernels: Iterable[Launches]) -> str:
+    """CUDA C of all functions."""
+    module = tvm.IRModule({})
+    for kernel in kernels:
+        module.update(kernel.functions)
+    return str(tvm.get_global_func("target.build.cuda")(module, TARGET).inspect_source())
 
 
 def _without_fences(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -117,12 +122,6 @@ def _without_fences(function: tirx.PrimFunc) -> tirx.PrimFunc:
 def _fence() -> int:
     """LLVM's number of the intrinsic that `te.element` puts around products of floats."""
     return int(tvm_ffi.get_global_func("target.llvm_lookup_intrinsic_id")("llvm.arithmetic.fence"))
-
-
-def _split(text: str) -> tuple[str, str]:
-    """The preamble that TVM writes, and the functions."""
-    at = text.index('extern "C" __global__')
-    return text[:at], text[at:]
 
 
 class _Host:

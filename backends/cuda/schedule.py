@@ -62,20 +62,27 @@ def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
 
 
 def _block_per_element(sch: s_tir.Schedule, block: Block, epilogue: Block, terms: int) -> None:
-    """Each thread takes every THREADS-th term; shuffles join what they found."""
+    """Each thread of a block sums some of the terms into shared memory; the first sums those."""
     threads = WARP
-    while threads < THREADS and 2 * threads <= terms:
+    while threads < THREADS and threads * threads < terms:  # the parts are as long as their number
         threads *= 2
-    place, one = sch.split(_one_loop(sch, epilogue), [None, 1])
-    sch.bind(place, "blockIdx.x")
-    sch.compute_at(block, place, preserve_unit_loops=True)
-    sch.set_scope(block, 0, "shared")
     reduced = _reduced_loops(sch, block)
     term = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
-    _, thread = sch.split(term, [None, threads])
+    _, part = sch.split(term, [None, threads])
+    parts = sch.rfactor(part, 0)
+    place = _one_loop(sch, epilogue)
+    sch.bind(place, "blockIdx.x")
+    one = sch.add_unit_loop(epilogue)
+    sch.compute_at(block, one)
+    sch.set_scope(block, 0, "local")
+    sch.compute_at(parts, place)
+    sch.set_scope(parts, 0, "shared")
+    _, first = sch.split(one, [None, threads])  # after compute_at: its bounds are exact before
+    sch.bind(first, "threadIdx.x")
+    _, thread, *own = sch.get_loops(parts)
     sch.bind(thread, "threadIdx.x")
-    _, thread = sch.split(one, [None, threads])
-    sch.bind(thread, "threadIdx.x")
+    sch.decompose_reduction(parts, own[0])
+    sch.decompose_reduction(block, sch.get_loops(block)[-1])
 
 
 def _reduced_loops(sch: s_tir.Schedule, block: Block) -> list[Any]:

@@ -1,0 +1,93 @@
+/* The tables that a library for CUDA consists of, and the functions that run it.
+
+   Everything here is C99; a library needs no CUDA header and no CUDA library to be linked. */
+
+#ifndef QC_RUNTIME_H
+#define QC_RUNTIME_H
+
+#include <stdint.h>
+
+#define QC_MAX_RANK 16
+
+/* Where an argument of a kernel lies. */
+enum qc_space { QC_CONSTANTS, QC_WORKSPACE, QC_INPUT, QC_OUTPUT };
+
+/* An address: bytes into the constants or the workspace, or the number of an input or output. */
+struct qc_argument {
+    int32_t space;
+    int64_t place;
+};
+
+/* One launch; it runs after the launches `after`, which come before it in the table. */
+struct qc_launch {
+    const char *symbol;
+    uint32_t grid[3], block[3];
+    uint32_t shared_bytes;
+    int32_t arguments, first_argument;
+    int32_t after, first_after;
+};
+
+/* What one GPU architecture runs: a cubin and the launches of its kernels. */
+struct qc_code {
+    int32_t capability; /* 90 for sm_90 */
+    const void *image;
+    const struct qc_launch *launches;
+    int32_t launch_count;
+    const struct qc_argument *arguments;
+    const int32_t *after;
+    int64_t workspace_bytes;
+};
+
+/* An input or output; the type as in DLPack (code, bits). */
+struct qc_value {
+    int64_t nbytes;
+    int64_t shape[QC_MAX_RANK];
+    int32_t rank;
+    uint8_t code, bits;
+};
+
+struct qc_program {
+    const char *architectures; /* "sm_80 sm_90" */
+    const struct qc_code *codes;
+    int32_t code_count;
+    const void *constants;
+    int64_t constant_bytes;
+    const struct qc_value *inputs, *outputs;
+    int32_t input_count, output_count;
+};
+
+extern const struct qc_program qc_program __attribute__((visibility("hidden")));
+
+/* Every function may be called by several threads at once.  Those that fail return NULL or -1, and
+   qc_error then says why in one line. */
+#define QC_API __attribute__((visibility("default")))
+
+struct qc_model;
+struct qc_tensor;
+
+/* Why the calling thread's last call failed. */
+QC_API const char *qc_error(void);
+
+/* Loads the model on a GPU: code, constants, workspace and graph. */
+QC_API struct qc_model *qc_open(int device);
+
+/* Frees a model, as soon as none of its tensors is left.  NULL is allowed. */
+QC_API void qc_close(struct qc_model *model);
+
+/* Enqueues one run on a stream of that GPU (a CUstream; 0 is the default stream) and returns;
+   inputs and outputs are device memory.  Runs of one model follow one another, also on different
+   streams. */
+QC_API int qc_run(struct qc_model *model, void *stream, const uint64_t *inputs,
+                  const uint64_t *outputs);
+
+/* Runs on host memory and waits for the results. */
+QC_API int qc_run_host(struct qc_model *model, const void *const *inputs, void *const *outputs);
+
+/* A new tensor for an output that work on `stream` will write: a DLManagedTensor of DLPack, which
+   its deleter gives back to the model. */
+QC_API struct qc_tensor *qc_new(struct qc_model *model, int output, void *stream);
+
+/* Makes what is enqueued on `stream` from now on wait for what `earlier` holds now. */
+QC_API int qc_follow(struct qc_model *model, void *stream, void *earlier);
+
+#endif
