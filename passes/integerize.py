@@ -229,8 +229,9 @@ def requantize(form: Affine, q: Quantization, low: int | None, high: int | None,
     The multipliers take as many bits as keep every sum below 2^62.
     """
     scales, zero_points = q.scales(rank), q.zero_points(rank)
-    ratios = [np.asarray(factor / scales) for _, factor in form.terms]
-    constant = form.constant / scales + zero_points
+    inputs = [x.type.shape for x, _ in form.terms]
+    ratios = _shared([np.asarray(factor / scales) for _, factor in form.terms], inputs)
+    (constant,) = _shared([form.constant / scales + zero_points], inputs)
     flat = np.concatenate([r.reshape(-1) for r in ratios])
     for bits in range(fixed_point.MULTIPLIER_BITS, 2, -1):
         multipliers, shift = fixed_point.dyadic(flat, bits)
@@ -255,6 +256,25 @@ def requantize(form: Affine, q: Quantization, low: int | None, high: int | None,
         low,
         high,
     )
+
+
+def _shared(arrays: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """The arrays without the axes along which none varies, if `shapes` have these axes.
+
+    Kernels share such numbers between the elements of a vector.
+    """
+    whole = np.broadcast_shapes(*shapes)
+    if np.broadcast_shapes(whole, *(a.shape for a in arrays)) != whole:
+        return arrays
+    found = []
+    for a in arrays:
+        for axis in range(a.ndim):
+            first = a.take([0], axis)
+            a = first if (a == first).all() else a
+        found.append(
+            a.reshape(a.shape[next((i for i, d in enumerate(a.shape) if d > 1), a.ndim) :])
+        )
+    return found
 
 
 def _code_bounds(q: Quantization, low: float, high: float) -> tuple[int | None, int | None] | None:

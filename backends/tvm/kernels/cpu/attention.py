@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .dot import Tile, multiply_add, needs_flip, operand_dtype
+from .dot import SIGN_BIT, Tile, multiply_add, needs_flip, operand_dtype
 from .isa import Isa
 from .layout import Layout
 from .lookup import BYTES, permute, quarters
@@ -27,7 +27,8 @@ _PARALLEL_CYCLES = 8000  # below, waking another thread takes longer than it sav
 _DOTS_PER_CYCLE = 2
 _LOADS_PER_CYCLE = 2
 _DOT_LATENCY = 4
-_SOFTMAX_CYCLES = 1.5  # per vector of scores
+_SOFTMAX_CYCLES = 6  # per vector of scores
+_TILE_CYCLES = 20  # of filling and storing the accumulators, what does not overlap
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _plan(problem: Attention, isa: Isa) -> _Plan:
             for _, count in _cut(vectors, most):
                 dots = plan.rows * count / _DOTS_PER_CYCLE
                 loads = (plan.rows + count) / _LOADS_PER_CYCLE
-                total += steps * max(dots, loads, _DOT_LATENCY)
+                total += steps * max(dots, loads, _DOT_LATENCY) + _TILE_CYCLES
         total += plan.rows * plan.vectors[0] * _SOFTMAX_CYCLES
         return total * plan.blocks * problem.heads
 
@@ -356,7 +357,8 @@ class _Block:
         """Whether the dot instruction can read queries where they lie."""
         layout, isa = self.plan.problem.query, self.plan.isa
         contiguous = layout.stride(-1) == 1 and layout.shape[-1] % isa.group == 0
-        return contiguous and not isa.widened
+        flips = needs_flip(isa, self.plan.problem.query_dtype)
+        return contiguous and not isa.widened and not flips
 
     def scratch(self) -> _Scratch:
         """Allocate for one task."""
@@ -433,19 +435,33 @@ class _Block:
         source = _flat(self.query, layout, dtype)
         base, stride = T.bind(layout.offset((*place, 0))), layout.stride(-2)
         if scratch.rows is not None:
-            depth, kind = layout.shape[-1], operand_dtype(isa, dtype)
-            with T.grid(plan.rows, steps * group) as (r, k):
-                # What lies beyond the depth meets a repeated key: it has to be 0.
-                at = base + r * stride + T.min(k, depth - 1) * layout.stride(-1)
-                zero = 0
-                code = T.if_then_else(k < depth, T.cast(source[at], kind), T.cast(zero, kind))
-                T.buffer_store(scratch.rows, code, [r * steps * group + k])
+            self._copy(source, base, scratch.rows)
             source, base, stride = scratch.rows, 0, steps * group
 
         def row(r: int, step: Expr) -> Expr:
             return source[T.Ramp(base + r * stride + step * group, 1, group)]
 
-        self._tiles(head, self.keys, 0, row, needs_flip(isa, dtype), plan.columns, scratch.sums)
+        self._tiles(head, self.keys, 0, row, False, plan.columns, scratch.sums)
+
+    def _copy(self, source: Expr, base: Expr, rows: Expr) -> None:
+        """Queries with the sign and the width that the dot instruction takes, 0 beyond the last.
+
+        A repeated key meets what lies beyond the depth.
+        """
+        plan, isa = self.plan, self.plan.isa
+        layout, dtype = plan.problem.query, plan.problem.query_dtype
+        depth, width = layout.shape[-1], plan.steps[0] * isa.group
+        kind = operand_dtype(isa, dtype)
+        flip = T.cast(T.int32(SIGN_BIT if needs_flip(isa, dtype) else 0), dtype)
+        with T.serial(plan.rows) as r:
+            for start, count, blocks in _spans(depth, BYTES):
+                with T.serial(blocks) as block, T.vectorized(count) as lane:
+                    k = start + block * count + lane
+                    code = source[base + r * layout.stride(-2) + k * layout.stride(-1)]
+                    flipped = T.bitwise_xor(code, flip)
+                    T.buffer_store(rows, T.cast(flipped, kind), [r * width + k])
+            for k in range(depth, width):
+                T.buffer_store(rows, T.cast(flip, kind), [r * width + k])
 
     def _averages(self, head: Expr, scratch: _Scratch) -> None:
         plan, isa = self.plan, self.plan.isa

@@ -7,7 +7,8 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .isa import Isa
 from .problem import Expr
 
-SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
+SIGN_BIT = -128  # of an 8-bit code, as an int8
+_SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def multiply_add(isa: Isa, total: Expr, few: Expr, columns: Expr, flips: bool = 
         pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(word, lanes))
         return total + T.call_llvm_pure_intrin(wide, isa.dot, pairs, columns)
     if flips:
-        word = T.bitwise_xor(word, T.int32(SIGN_BITS))
+        word = T.bitwise_xor(word, T.int32(_SIGN_BITS))
     codes = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(word, lanes))
     return T.call_llvm_pure_intrin(wide, isa.dot, total, codes, columns)
 
