@@ -11,6 +11,7 @@ from qcompiler.ops.arithmetic import (
     Div,
     GreaterEqual,
     Maximum,
+    Minimum,
     Mul,
     Select,
     ShiftRight,
@@ -18,7 +19,7 @@ from qcompiler.ops.arithmetic import (
     scalar,
 )
 from qcompiler.ops.composite import Composite
-from qcompiler.ops.integer import ReduceSum, expect_axes
+from qcompiler.ops.integer import INT32_MAX, ReduceSum, expect_axes
 from qcompiler.ops.real import ReduceMean
 from qcompiler.ops.unary import Sqrt
 from qcompiler.types import FLOAT, Quantization
@@ -81,35 +82,37 @@ class IntegerNormalization(Composite):
         """The fixed scale of the result."""
         return Quantization.per_tensor("int32", math.sqrt(self.count) * 2.0**-FRACTION_BITS)
 
-    def moments(self) -> tuple[Op, Op]:
-        """Deviations d = n·q − Σq (or q itself), and V = Σd² + ε in [1, 2^62), both int64.
+    def moments(self) -> tuple[Op, Op, int]:
+        """Deviations d = n·q − Σq (or q itself), V = 4^lift·(Σd² + ε) in [1, 2^62), and the lift.
 
-        Both are scaled by a power of two (and its square) that only the type depends on: what the
-        largest sum of squares and ε leave free makes small variances and ε exact.
+        What the largest sum of squares and ε leave free of 61 bits is lifted, which makes small
+        variances and ε exact; where it is more, d is rounded to a multiple of a power of two, in
+        which it is then counted.  d is an int32 where it fits, V an int64.
         """
         expect_axes(self, self.axes, self.x.type)
         self.expect(self.x.type.is_integer, "integer codes", self.x.type)
         self.expect(self.x.type.magnitude() <= 1 << 16, "codes of at most 16 bits", self.x.type)
         self.expect(self.count <= 1 << 20, "at most 2^20 elements", self.count)
-        n, wide = self.count, Cast(self.x, "int64")
-        deviation: Op = wide
-        factor = 1  # of the deviation; Σ(q − mean)² ≤ n·max|q|²
-        if self.center:
-            total = ReduceSum(wide, self.axes, "int64", n * self.x.type.magnitude())
-            deviation = Sub(Mul(wide, scalar(n, "int64")), total)
-            factor = n
-        largest = n * (factor * self.x.type.magnitude()) ** 2
+        n, magnitude = self.count, self.x.type.magnitude()
+        factor = n if self.center else 1  # of the deviation; Σ(q − mean)² ≤ n·max|q|²
+        largest = n * (factor * magnitude) ** 2
         # With an ε 2^60 times as large, results are 0.
         epsilon = min(self.epsilon * n * factor**2, largest * 2.0**60)
         lift = (_LIMIT - (largest + math.ceil(epsilon)).bit_length()) // 2
-        if lift >= 0:
-            deviation = Mul(deviation, scalar(1 << lift, "int64"))
-        else:
-            half = scalar(1 << -lift - 1, "int64")
-            deviation = ShiftRight(Add(deviation, half), scalar(-lift, "int64"))
-        squares = ReduceSum(Mul(deviation, deviation), self.axes, "int64", 1 << _LIMIT)
-        variance: Op = Add(squares, scalar(math.floor(epsilon * 4.0**lift + 0.5), "int64"))
-        return deviation, Maximum(variance, scalar(1, "int64"))
+        dtype = "int32" if 2 * factor * magnitude <= INT32_MAX else "int64"
+        deviation: Op = Cast(self.x, dtype)
+        if self.center:
+            total = ReduceSum(deviation, self.axes, dtype, n * magnitude)
+            deviation = Sub(Mul(deviation, scalar(n, dtype)), total)
+        if lift < 0:
+            lifted = Add(Cast(deviation, "int64"), scalar(1 << -lift - 1, "int64"))
+            deviation = Cast(ShiftRight(lifted, scalar(-lift, "int64")), dtype)
+        wide = Cast(deviation, "int64")
+        up = max(lift, 0)
+        squares: Op = ReduceSum(Mul(wide, wide), self.axes, "int64", 1 << _LIMIT - 2 * up)
+        variance: Op = Mul(squares, scalar(1 << 2 * up, "int64"))
+        variance = Add(variance, scalar(math.floor(epsilon * 4.0**lift + 0.5), "int64"))
+        return deviation, Maximum(variance, scalar(1, "int64")), up
 
 
 @op
@@ -126,12 +129,16 @@ class NormalizeInteger(IntegerNormalization):
     """
 
     def body(self) -> Op:
-        deviation, variance = self.moments()
+        deviation, variance, lift = self.moments()
         mantissa, factor = normalized(variance)
-        root = _inverse_root(mantissa)
-        # |d|·2^e < 2^31 because d² ≤ V, and the root is at most 2^31.
-        product = Add(Mul(Mul(deviation, factor), root), scalar(1 << 30, "int64"))
-        return Cast(ShiftRight(product, scalar(31, "int64")), "int32")
+        root = Minimum(_inverse_root(mantissa), scalar(INT32_MAX, "int64"))
+        # |d|·2^lift·2^e < 2^31 because d² ≤ V; where the factor is larger, d is 0.
+        factor = Minimum(Mul(factor, scalar(1 << lift, "int64")), scalar(INT32_MAX, "int64"))
+        scaled = Cast(Mul(deviation, Cast(factor, deviation.type.dtype)), "int64")
+        # The root as int32 first: 32-bit products are the quickest.
+        product = Mul(scaled, Cast(Cast(root, "int32"), "int64"))
+        rounded = ShiftRight(Add(product, scalar(1 << 30, "int64")), scalar(31, "int64"))
+        return Cast(rounded, "int32")
 
 
 def normalized(v: Op) -> tuple[Op, Op]:

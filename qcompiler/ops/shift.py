@@ -265,10 +265,11 @@ class IntegerLayerNorm(IntegerNormalization):
     """
 
     def body(self) -> Op:
-        deviation, variance = self.moments()
+        deviation, variance, lift = self.moments()
         root = _integer_root(variance)
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), root)
-        return Cast(_rounded(Mul(deviation, factor), DIVIDEND_BITS - 30), "int32")
+        lifted = Mul(Cast(deviation, "int64"), scalar(1 << lift, "int64"))
+        return Cast(_rounded(Mul(lifted, factor), DIVIDEND_BITS - 30), "int32")
 
 
 def _integer_root(v: Op) -> Op:
