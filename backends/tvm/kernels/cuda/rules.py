@@ -15,6 +15,7 @@ from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
 
 from .build import build_product, pack_product
+from .rows import build_rows, row_plan
 
 
 def architecture(target: Target) -> int:
@@ -75,5 +76,39 @@ def _builder(region: Anchored, problem: Conv2d | Matmul, target: int) -> Callabl
     return lambda: build_product(problem, target, epilogue)
 
 
-CUDA = (Products(),)
+@dataclass(frozen=True)
+class Rows:
+    """Reductions of the last axis with all that is elementwise before and behind them."""
+
+    name: str = "cuda rows"
+
+    def match(self, found: Skeleton, target: Target) -> Match | None:
+        """A kernel with one or more warps per row."""
+        plan = row_plan(found.graph)
+        if plan is None:
+            return None
+        leaves = dict(zip(found.graph.inputs, found.leaves, strict=True))
+        numbers: dict[Op, int] = {}
+        for x, leaf in leaves.items():
+            if isinstance(leaf, Constant) and leaf.array.ndim == 0 and _is_simple(leaf.array):
+                numbers[x] = int(leaf.array)
+        return Match(
+            (found.key, tuple(numbers.get(x) for x in leaves)),
+            lambda: build_rows(found.graph, plan, numbers),
+            tuple(leaf for x, leaf in leaves.items() if x not in numbers),
+        )
+
+
+def _is_simple(number: np.ndarray) -> bool:
+    """Whether a number is likely the same in many layers, so that it may go into the code.
+
+    Shifts and what fixed-point bodies are made of, 2^k, 2^k − 1 and 3·2^k, are; the numbers of one
+    layer, such as ε, stay arguments, or each layer would have a kernel of its own.
+    """
+    size = abs(int(number))
+    odd = size // (size & -size) if size else 0
+    return size <= 64 or odd in (1, 3) or size & (size + 1) == 0
+
+
+CUDA = (Products(), Rows())
 """The rules, in order of preference."""
