@@ -27,6 +27,7 @@ CPUS = {
 """Name → architecture and LLVM CPU; "native" is the machine that compiles."""
 
 KERNELS = (
+    "qcompiler.backends.tvm.kernels.depthwise:CPU",
     "qcompiler.backends.tvm.kernels.products:CPU",
     "qcompiler.backends.tvm.kernels.attention:CPU",
     "qcompiler.backends.tvm.kernels.codes:CPU",

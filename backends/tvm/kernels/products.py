@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from tvm.target import Target, codegen
-from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa, Matmul, build, pack
-from qcompiler.backends.tvm.table import Anchored, Match, anchored
+from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
+from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
 
@@ -33,9 +33,12 @@ class Products:
         isa = best_isa(target)
         packed = _packed(problem, isa, weight, bias)
         operands = tuple(leaves[operand] for operand in region.operands)
+        types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
+        vector = vector_epilogue(region, leaves.__getitem__)
+        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector)
         return Match(
-            (found.key, isa),
-            lambda: _function(region, problem, isa),
+            (found.key, isa, vector is None),
+            lambda: build(problem, isa, epilogue),
             (x, *packed, *operands),
         )
 
@@ -76,11 +79,6 @@ def _packed(
         assert isinstance(bias[0], Constant)
         values = bias[0].array
     return pack(problem, isa, weight.array, values)
-
-
-def _function(region: Anchored, problem: Conv2d | Matmul, isa: Isa) -> PrimFunc:
-    types = tuple((x.type.shape, x.type.dtype) for x in region.operands)
-    return build(problem, isa, Epilogue(types, region.root.type.dtype, region.value))
 
 
 CPU = (Products(),)

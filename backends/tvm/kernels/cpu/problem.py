@@ -8,6 +8,10 @@ from typing import Any
 Expr = Any
 """A TIR expression; TVM ships no types."""
 
+Vector = Callable[[Expr, list[Expr], tuple[Expr, ...], int], Expr]
+"""An epilogue on vectors: from neighbouring channels' sums, the operands' buffers, the output index
+of the first and their number to what is stored."""
+
 
 @dataclass(frozen=True)
 class Epilogue:
@@ -23,11 +27,13 @@ class Epilogue:
         dtype: Output dtype.
         value: ``value(acc, buffers, index)`` gives the scalar to store at the output index
             (one expression per output axis) from the int32 accumulator, bias included.
+        vector: The same for a multiple of four channels at once, where that is faster.
     """
 
     operands: tuple[tuple[tuple[int, ...], str], ...]
     dtype: str
     value: Callable[[Expr, list[Expr], tuple[Expr, ...]], Expr]
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True)

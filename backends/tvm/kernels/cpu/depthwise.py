@@ -1,0 +1,258 @@
+"""Depthwise convolution: neighbouring rows interleaved for dot products, columns in rolling sums.
+
+One task computes a few output rows of one vector of channels, from left to right.  At each input
+column the codes of ``group`` rows lie side by side in a register, channel by channel, as a dot
+instruction wants them: each such register serves all output rows that it overlaps, by weights that
+are zero elsewhere.  Sums of output columns that are not complete wait in registers, so that every
+input is read and interleaved once per block of rows.  The border is read as zeros; nothing is
+copied.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.ir.prim.expr import Shuffle
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .isa import Isa
+from .loops import argument, flat
+from .problem import Conv2d, Epilogue, Expr
+
+_SIGN_BIT = -128
+_PARALLEL_STEPS = 2000  # columns of a task, all tasks together
+
+
+@dataclass(frozen=True)
+class Strips:
+    """How a depthwise convolution is cut.
+
+    Attributes:
+        conv: The convolution.
+        isa: The instruction set.
+        registers: Interleaved registers per column.
+        rows: Output rows of a task.
+    """
+
+    conv: Conv2d
+    isa: Isa
+    registers: int
+    rows: int
+
+    @property
+    def panels(self) -> int:
+        """Vectors of channels; the last one ends with the last channel."""
+        return -(-self.conv.out_channels // self.isa.lanes)
+
+    @property
+    def flips_sign(self) -> bool:
+        """Whether int8 codes are read as uint8 plus 128, because the dot wants u8·s8."""
+        return not self.isa.widened and self.conv.x_dtype == "int8"
+
+    def tap(self, row: int, register: int, lane: int) -> int | None:
+        """The row of the filter that a row of a register meets for an output row, if any."""
+        tap = register * self.isa.group + lane - row * self.conv.strides[0]
+        return tap if 0 <= tap < self.conv.kernel[0] else None
+
+    def meets(self, row: int, register: int) -> bool:
+        """Whether an output row needs a register."""
+        return any(self.tap(row, register, i) is not None for i in range(self.isa.group))
+
+
+def strips(conv: Conv2d, isa: Isa) -> Strips | None:
+    """The plan, or None for what is not depthwise, dilated, too narrow, or has no dot."""
+    fits = (
+        conv.depthwise
+        and conv.dilations == (1, 1)
+        and isa.group > 1
+        and conv.out_channels >= isa.lanes
+    )
+    if not fits:
+        return None
+    rows_read, stride = conv.kernel[0], conv.strides[0]
+    registers = -(-rows_read // isa.group)
+    rows = (registers * isa.group - rows_read) // stride + 1
+    return Strips(conv, isa, registers, min(rows, conv.out_shape[1]))
+
+
+def pack_depthwise(
+    plan: Strips, weight: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight int8 [o, 1, kh, kw] and bias int32 [o] in the order in which the kernel reads them."""
+    isa, (_, kw) = plan.isa, plan.conv.kernel
+    shape = (plan.panels, kw, plan.rows, plan.registers, isa.lanes, isa.group)
+    packed = np.zeros(shape, "int16" if isa.widened else "int8")
+    last = plan.conv.out_channels - isa.lanes
+    channels = np.minimum(np.arange(plan.panels) * isa.lanes, last)[:, None] + np.arange(isa.lanes)
+    for row, register, lane in np.ndindex(plan.rows, plan.registers, isa.group):
+        tap = plan.tap(row, register, lane)
+        if tap is not None:
+            taps = weight[channels, 0, tap]  # panel, lane, kw
+            packed[:, :, row, register, :, lane] = taps.transpose(0, 2, 1)
+    biases = bias.astype(np.int64)
+    if plan.flips_sign:
+        biases = biases + _SIGN_BIT * weight.astype(np.int64).sum((1, 2, 3))
+    return packed.reshape(*shape[:4], -1), biases.astype(np.int32)[channels]
+
+
+def build_depthwise(plan: Strips, epilogue: Epilogue, name: str = "main") -> PrimFunc:
+    """A function of x, packed weight, packed bias, the epilogue's operands, out.
+
+    Args:
+        plan: See `strips`.
+        epilogue: What is stored for each sum.
+        name: Global symbol of the function.
+    """
+    conv, isa = plan.conv, plan.isa
+    n, h, w, c = conv.x_shape
+    _, oh, ow, _ = conv.out_shape
+    blocks = -(-oh // plan.rows)
+    weight_shape = (plan.panels, conv.kernel[1], plan.rows, plan.registers, isa.lanes * isa.group)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True})
+        x = argument("x", conv.x_shape, conv.x_dtype)
+        weight = argument("weight", weight_shape, "int16" if isa.widened else "int8")
+        bias = argument("bias", (plan.panels, isa.lanes), "int32")
+        operands = [argument(f"operand{i}", *of) for i, of in enumerate(epilogue.operands)]
+        out = argument("out", conv.out_shape, epilogue.dtype)
+        source = flat(x, math.prod(conv.x_shape), conv.x_dtype)
+        tasks = n * blocks * plan.panels
+        parallel = tasks > 1 and tasks * w > _PARALLEL_STEPS
+        with T.parallel(tasks) if parallel else T.serial(tasks) as index:
+            panel, image = T.bind(index % plan.panels), T.bind(index // (plan.panels * blocks))
+            block = T.bind(index // plan.panels % blocks)
+            row = T.bind(T.min(block * plan.rows, oh - plan.rows))
+            channel = T.bind(T.min(panel * isa.lanes, c - isa.lanes))
+            top = T.bind(row * conv.strides[0] - conv.pads[0])
+            base = T.bind((image * h + top) * (w * c) + channel)
+            strip = _Strip(plan, source, weight, bias, panel, top, base)
+            fresh = max(conv.kernel[1] - conv.strides[1], 0)
+            for tap in range(fresh):
+                strip.column(tap, T.int32(tap - conv.pads[1]))
+            with T.serial(ow) as col:
+                for tap in range(fresh, conv.kernel[1]):
+                    strip.column(tap, T.bind(col * conv.strides[1] + (tap - conv.pads[1])))
+                for i in range(plan.rows):
+                    place = (image, row + i, col, channel)
+                    _finish(plan, strip.sums[0][i], epilogue, operands, out, place)
+                strip.advance()
+    return builder.get()
+
+
+class _Strip:
+    """The registers of a task: sums of the columns in progress, and one interleaved column."""
+
+    def __init__(
+        self,
+        plan: Strips,
+        source: Expr,
+        weight: Expr,
+        bias: Expr,
+        panel: Expr,
+        top: Expr,
+        base: Expr,
+    ) -> None:
+        conv, lanes = plan.conv, plan.isa.lanes
+        self.plan, self.source, self.weight = plan, source, weight
+        self.panel, self.top, self.base = panel, top, base
+        self.bias = bias[panel, T.Ramp(0, 1, lanes)]
+        waiting = -(-conv.kernel[1] // conv.strides[1])
+        self.sums = [
+            [T.alloc_buffer((lanes,), "int32", layout=None) for _ in range(plan.rows)]
+            for _ in range(waiting)
+        ]
+        for column in self.sums:
+            for total in column:
+                T.buffer_store(total, self.bias, [T.Ramp(0, 1, lanes)])
+        self.read = (plan.rows - 1) * conv.strides[0] + conv.kernel[0]
+        self.codes = [T.alloc_buffer((lanes,), conv.x_dtype, layout=None) for _ in range(self.read)]
+
+    def column(self, tap: int, col: Expr) -> None:
+        """Add an input column to the sums; it meets column `tap` of the first one's filter."""
+        plan, lanes = self.plan, self.plan.isa.lanes
+        whole = T.Ramp(0, 1, lanes)
+        self._load(col)
+        for register in range(plan.registers):
+            mixed = self._interleaved(register)
+            for ahead, column in enumerate(self.sums):
+                own = tap - ahead * plan.conv.strides[1]
+                if not 0 <= own < plan.conv.kernel[1]:
+                    continue
+                for row, total in enumerate(column):
+                    if plan.meets(row, register):
+                        span = T.Ramp(0, 1, lanes * plan.isa.group)
+                        weights = self.weight[self.panel, own, row, register, span]
+                        T.buffer_store(total, _dot(plan, total[whole], mixed, weights), [whole])
+
+    def advance(self) -> None:
+        """Forget the first column."""
+        whole = T.Ramp(0, 1, self.plan.isa.lanes)
+        for column, following in zip(self.sums, self.sums[1:], strict=False):
+            for total, next_total in zip(column, following, strict=True):
+                T.buffer_store(total, next_total[whole], [whole])
+        for total in self.sums[-1]:
+            T.buffer_store(total, self.bias, [whole])
+
+    def _load(self, col: Expr) -> None:
+        """The codes of all rows of a column; zeros beyond the border."""
+        plan, lanes = self.plan, self.plan.isa.lanes
+        _, h, w, c = plan.conv.x_shape
+        whole = [T.Ramp(0, 1, lanes)]
+        inside = T.And(T.And(col >= 0, col < w), T.And(self.top >= 0, self.top + self.read <= h))
+        with T.If(inside):
+            with T.Then():
+                for i, code in enumerate(self.codes):
+                    at = T.Ramp(self.base + (i * w + col) * c, 1, lanes)
+                    T.buffer_store(code, self.source[at], whole)
+            with T.Else():
+                zero = T.broadcast(T.IntImm(plan.conv.x_dtype, 0), lanes)
+                for i, code in enumerate(self.codes):
+                    row = self.top + i
+                    there = T.And(T.And(col >= 0, col < w), T.And(row >= 0, row < h))
+                    at = T.Ramp(self.base + (i * w + col) * c, 1, lanes)
+                    T.buffer_store(code, T.if_then_else(there, self.source[at], zero), whole)
+
+    def _interleaved(self, register: int) -> Expr:
+        """The rows of a register, `group` codes of each channel side by side."""
+        isa, lanes = self.plan.isa, self.plan.isa.lanes
+        # Rows beyond those that are read meet zero weights: any codes will do.
+        rows = [min(register * isa.group + i, self.read - 1) for i in range(isa.group)]
+        vectors = [self.codes[row][T.Ramp(0, 1, lanes)] for row in rows]
+        order = [i * lanes + lane for lane in range(lanes) for i in range(isa.group)]
+        mixed = Shuffle(vectors, [T.int32(i) for i in order])
+        if isa.widened:
+            return T.bind(T.cast(mixed, f"int16x{lanes * isa.group}"))
+        if self.plan.flips_sign:
+            mixed = T.bitwise_xor(mixed, T.broadcast(T.int8(_SIGN_BIT), lanes * isa.group))
+        return T.bind(T.reinterpret(f"uint8x{lanes * isa.group}", mixed))
+
+
+def _dot(plan: Strips, total: Expr, codes: Expr, weights: Expr) -> Expr:
+    wide = f"int32x{plan.isa.lanes}"
+    if plan.isa.widened:
+        return total + T.call_llvm_pure_intrin(wide, plan.isa.dot, codes, weights)
+    return T.call_llvm_pure_intrin(wide, plan.isa.dot, total, codes, weights)
+
+
+def _finish(
+    plan: Strips,
+    sums: Expr,
+    epilogue: Epilogue,
+    operands: list[Expr],
+    out: Expr,
+    place: tuple[Expr, ...],
+) -> None:
+    lanes = plan.isa.lanes
+    *pixel, channel = place
+    if epilogue.vector is not None:
+        value = epilogue.vector(sums[T.Ramp(0, 1, lanes)], operands, place, lanes)
+        T.buffer_store(out, value, [*pixel, T.Ramp(channel, 1, lanes)])
+        return
+    with T.vectorized(lanes) as lane:
+        index = (*pixel, channel + lane)
+        T.buffer_store(out, epilogue.value(sums[lane], operands, index), list(index))
