@@ -11,6 +11,7 @@ from qcompiler.ops import (
     ConvInteger,
     Elementwise,
     Fused,
+    IntegerNormalization,
     MatMulInteger,
     MaxPool,
     Pad,
@@ -22,7 +23,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.base import Pass, Preserves
 
-ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool)
+ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool, IntegerNormalization)
 ELEMENTWISE = (Elementwise, Requantize, Table)
 LAYOUT = (Pad, Transpose)
 
@@ -31,10 +32,11 @@ LAYOUT = (Pad, Transpose)
 class Fuse(Pass):
     """Let one kernel compute an accumulation and what happens to its result element by element.
 
-    A group has at most one anchor (a product, sum or pool) and the elementwise ops behind it that
-    are its only users; its other operands, such as the residual of a sum, become operands of the
-    kernel, constants move inside.  Quantize and Dequantize, which compute in float, stay kernels
-    of their own, but Quantize writes its codes where a border and a transpose behind it want them.
+    A group has at most one anchor (a product, sum, pool or normalization) and the elementwise ops
+    behind it that are its only users; its other operands, such as the residual of a sum, become
+    operands of the kernel, constants move inside.  Quantize and Dequantize, which compute in float,
+    stay kernels of their own, but Quantize writes its codes where a border and a transpose behind
+    it want them.
 
     What `FuseAttention` made one kernel is grouped inside as well, for targets without that kernel.
 

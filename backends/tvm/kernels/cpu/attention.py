@@ -20,6 +20,7 @@ from .dot import SIGN_BIT, Tile, multiply_add, needs_flip, operand_dtype
 from .isa import Isa
 from .layout import Layout
 from .lookup import BYTES, permute, quarters
+from .loops import spans
 from .problem import Expr
 
 _TASKS = 32  # iterations of the parallel loop: balanced for up to 16 threads
@@ -403,7 +404,7 @@ class _Block:
             lowest = T.cast(T.int32(-128 if p.codes_dtype == "int8" else 0), p.codes_dtype)
             tail = [T.Ramp((r + 1) * plan.columns - BYTES, 1, BYTES)]
             T.buffer_store(scratch.codes, T.broadcast(lowest, BYTES), tail)
-            for start, width, blocks in _spans(n, lanes):
+            for start, width, blocks in spans(n, lanes):
                 with T.serial(blocks) as block, T.vectorized(width) as lane:
                     column = start + block * width + lane
                     at = r * plan.columns + column
@@ -419,7 +420,7 @@ class _Block:
         with T.serial(plan.rows) as r:
             row = T.bind(first + r)
             reciprocal = T.bind(scratch.reciprocals[r])
-            for start, width, blocks in _spans(e, lanes):
+            for start, width, blocks in spans(e, lanes):
                 with T.serial(blocks) as block, T.vectorized(width) as lane:
                     column = start + block * width + lane
                     index = (*place, row, column)
@@ -454,7 +455,7 @@ class _Block:
         kind = operand_dtype(isa, dtype)
         flip = T.cast(T.int32(SIGN_BIT if needs_flip(isa, dtype) else 0), dtype)
         with T.serial(plan.rows) as r:
-            for start, count, blocks in _spans(depth, BYTES):
+            for start, count, blocks in spans(depth, BYTES):
                 with T.serial(blocks) as block, T.vectorized(count) as lane:
                     k = start + block * count + lane
                     code = source[base + r * layout.stride(-2) + k * layout.stride(-1)]
@@ -504,7 +505,7 @@ class _Block:
             tile.sums(row, column, start if packed.starts is not None else None, into)
 
     def _masks(self, place: tuple[Expr, ...], keep: Expr) -> None:
-        for start, width, blocks in _spans(self.plan.problem.extents[1], BYTES):
+        for start, width, blocks in spans(self.plan.problem.extents[1], BYTES):
             with T.serial(blocks) as block, T.vectorized(width) as lane:
                 column = start + block * width + lane
                 kept = self.scalars.mask(self.mask, (*place, column))
@@ -584,10 +585,3 @@ class _Block:
             found = scratch.exponentials[T.Ramp(base + vector * lanes, 1, lanes)]
             T.buffer_store(total, total[span[0]] + T.cast(found, f"int32x{lanes}"), span)
         return T.bind(T.call_llvm_pure_intrin("int32", "llvm.vector.reduce.add", total[span[0]]))
-
-
-def _spans(extent: int, width: int) -> list[tuple[int, int, int]]:
-    """Vectorized loops over an axis: first element, width, how many."""
-    whole, rest = divmod(extent, width)
-    found = [(0, width, whole)] if whole else []
-    return [*found, (whole * width, rest, 1)] if rest else found

@@ -25,3 +25,10 @@ def flat(buffer: Expr, size: int, dtype: str) -> Expr:
 def loop(extent: int, elements: int) -> Expr:
     """A loop over `extent` iterations, on several threads if it handles enough elements."""
     return T.parallel(extent) if elements >= PARALLEL_ELEMENTS and extent > 1 else T.serial(extent)
+
+
+def spans(extent: int, width: int) -> list[tuple[int, int, int]]:
+    """Vectorized loops over an axis: first element, lanes, how many."""
+    whole, rest = divmod(extent, width)
+    found = [(0, width, whole)] if whole else []
+    return [*found, (whole * width, rest, 1)] if rest else found
