@@ -10,9 +10,9 @@ pytest.importorskip("tvm")
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
 from qcompiler.errors import TargetError
-from qcompiler.graph import Graph, Input, Op
+from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
-from qcompiler.ops import Dequantize, Pad, Quantize, Transpose
+from qcompiler.ops import Dequantize, Pad, Quantize, Requantize, Transpose
 from qcompiler.passes import Fuse
 from qcompiler.types import Quantization, TensorType
 
@@ -96,3 +96,41 @@ def test_an_entry_keeps_its_role_and_meaning() -> None:
     metadata = build(Fuse()(graph), target("cpu")).metadata
     assert [k.role for k in metadata.kernels] == ["entry", "exit"]
     assert metadata.inputs[0].quantization == UINT8
+
+
+def requantize(
+    rng: np.random.Generator, shape: tuple[int, ...], dtypes: tuple[str, ...], along: bool
+) -> Graph:
+    """A sum of values of these dtypes, with parameters along the last axis or for all."""
+    inputs = tuple(Input(TensorType(d, shape), name=f"x{i}") for i, d in enumerate(dtypes))
+    size = shape[-1] if along else ()
+    multipliers = []
+    for dtype in dtypes:
+        bits = 31 if dtype == "int32" else np.iinfo(dtype).bits
+        high = 2 ** min(47 - bits, 30)
+        multipliers.append(Constant(np.asarray(rng.integers(-high, high, size), np.int32)))
+    offset = Constant(np.asarray(rng.integers(0, 2**46, size)))
+    codes = Requantize(inputs, tuple(multipliers), offset, 39, UINT8)
+    return Graph(inputs, {"y": codes})
+
+
+REQUANTIZED = (
+    ((3, 5, 7, 33), ("int16",), True),
+    ((1, 9, 9, 64), ("int16", "int32"), True),
+    ((9, 131), ("uint8", "int8", "int16"), True),
+    ((2, 3, 17), ("int32",), False),
+    ((5, 4096, 3), ("int16",), False),
+    ((1, 64, 70, 24), ("int16",), True),
+)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_requantize(name: str) -> None:
+    for seed, (shape, dtypes, along) in enumerate(REQUANTIZED):
+        graph = requantize(np.random.default_rng(seed), shape, dtypes, along)
+        check(graph, name, "cpu requantize", seed)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (70, 3)])
+def test_short_lines_take_the_generic_kernel(shape: tuple[int, ...]) -> None:
+    check(requantize(np.random.default_rng(0), shape, ("int16",), True), "cpu", "generic")

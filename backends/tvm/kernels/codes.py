@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from qcompiler.backends.tvm.kernels.cpu.elementwise import Requantized
 from qcompiler.backends.tvm.kernels.cpu.entry import Entry
 
-CPU = (Entry(),)
+CPU = (Entry(), Requantized())
 """The rules, in order of preference."""

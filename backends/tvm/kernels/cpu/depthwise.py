@@ -24,7 +24,7 @@ from .loops import argument, flat
 from .problem import Conv2d, Epilogue, Expr
 
 _SIGN_BIT = -128
-_PARALLEL_STEPS = 2000  # columns of a task, all tasks together
+_PARALLEL_STEPS = 500  # columns of a task, all tasks together
 
 
 @dataclass(frozen=True)

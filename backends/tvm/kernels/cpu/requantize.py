@@ -94,8 +94,7 @@ def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None
         def vector(x: Op, dtype: str) -> Expr:
             if x is region.anchor:
                 return sums
-            loaded = _load(of[x], place, lanes)
-            return loaded if x.type.dtype == dtype else T.cast(loaded, f"{dtype}x{lanes}")
+            return load_vector(of[x], place, dtype, lanes)
 
         shift = of[how.shift]
         return requantized(
@@ -110,14 +109,16 @@ def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None
     return epilogue
 
 
-def _load(buffer: Expr, place: tuple[Expr, ...], lanes: int) -> Expr:
-    """Elements of neighbouring channels, as numpy's broadcasting places them."""
+def load_vector(buffer: Expr, place: tuple[Expr, ...], dtype: str, lanes: int) -> Expr:
+    """Neighbouring elements along the last axis as `dtype`, placed as numpy broadcasts them."""
     shape = [int(d) for d in buffer.shape]
     own = place[len(place) - len(shape) :]
     index = [T.int32(0) if d == 1 else i for i, d in zip(own, shape, strict=True)]
     if not shape or shape[-1] == 1:
-        return T.broadcast(buffer[tuple(index)], lanes)
-    return buffer[(*index[:-1], T.Ramp(index[-1], 1, lanes))]
+        loaded = T.broadcast(buffer[tuple(index)], lanes)
+    else:
+        loaded = buffer[(*index[:-1], T.Ramp(index[-1], 1, lanes))]
+    return loaded if str(buffer.dtype) == dtype else T.cast(loaded, f"{dtype}x{lanes}")
 
 
 def requantized(
