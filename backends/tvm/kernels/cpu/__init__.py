@@ -14,21 +14,38 @@ target needs the features of the one chosen.
 
 ``out`` must not share memory with any other argument.
 
-Files: `problem` says what is computed, `plan` how it is cut into tiles, `pack` how weights lie in
-memory, `build` puts the function together from `tile`, `reduction` and `epilogue`.
+Files: `problem` says what is computed, `plan` and `cost` how it is cut into tiles, `pack` how
+weights lie in memory, `build` puts the function together from `tile`, `epilogue` and a reduction:
+in vector registers (`reduction`), by pairs of pixels (`pairs`, Arm i8mm) or on AMX tiles
+(`matrix`).
 """
 
 from .build import build
-from .isa import AVX2, AVX512_VNNI, AVX512_VNNI_VBMI, AVX_VNNI, GENERIC, ISAS, SSE2, Isa
+from .isa import (
+    AMX_INT8,
+    AVX2,
+    AVX512_VNNI,
+    AVX512_VNNI_VBMI,
+    AVX_VNNI,
+    DOTPROD,
+    GENERIC,
+    I8MM,
+    ISAS,
+    SSE2,
+    Isa,
+)
 from .pack import pack, packed_types
 from .problem import Conv2d, Epilogue, Matmul
 
 __all__ = [
+    "AMX_INT8",
     "AVX2",
     "AVX512_VNNI",
     "AVX512_VNNI_VBMI",
     "AVX_VNNI",
+    "DOTPROD",
     "GENERIC",
+    "I8MM",
     "ISAS",
     "SSE2",
     "Conv2d",

@@ -7,18 +7,23 @@ the epilogue, one vectorised loop over output channels per pixel.
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+from tvm.ir import StringImm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from .epilogue import store_tile
 from .isa import Isa
+from .matrix import accumulate_tiles, tile_configuration, tiles
 from .pack import packed_dtype, packed_shapes
+from .pairs import accumulate_pairs
 from .plan import Plan, make_plan
 from .problem import Conv2d, Epilogue, Expr, Matmul
 from .reduction import accumulate
-from .tile import bind_tile, tile_count
+from .tile import Tile, bind_tile, tile_count
 
 # Below these, waking another thread takes longer than it saves (about a microsecond).
 _PARALLEL_CYCLES = 8000
@@ -54,11 +59,41 @@ def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "m
         source = _flat(x, math.prod(problem.x_shape), problem.x_dtype)
         if plan.copied:
             source = _copy_with_borders(plan, source)
-        with _loop(tile_count(plan), plan.cycles > _PARALLEL_CYCLES) as index:
-            tile = bind_tile(plan, index)
-            sums = accumulate(plan, tile, source, weight, bias)
-            store_tile(plan, tile, sums, epilogue, operands, out)
+        parallel = plan.cycles > _PARALLEL_CYCLES
+
+        def every_tile(sums: list[Expr] | None = None) -> None:
+            with _loop(tile_count(plan), parallel) as index:
+                tile = bind_tile(plan, index)
+                done = _reduce(plan, tile, source, weight, bias, sums)
+                store_tile(plan, tile, done, epilogue, operands, out)
+
+        if not plan.matrix:
+            every_tile()
+        else:
+            config = tile_configuration(plan)
+            with _once_per_thread(parallel), tiles(plan, config) as sums:
+                every_tile(sums)
     return builder.get()
+
+
+def _reduce(
+    plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr, sums: list[Expr] | None
+) -> list[Expr]:
+    """The sums of a tile, by the instructions that the plan is for."""
+    if sums is not None:
+        accumulate_tiles(plan, tile, source, weight, bias, sums)
+        return sums
+    if plan.isa.pixels > 1 and not plan.conv.depthwise:
+        return [accumulate_pairs(plan, tile, source, weight, bias)]
+    return accumulate(plan, tile, source, weight, bias)
+
+
+def _once_per_thread(parallel: bool) -> AbstractContextManager[Any]:
+    """Around one parallel loop: what stands beside that loop is done by every thread."""
+    if not parallel:
+        return nullcontext()
+    key = "pragma_parallel_launch_point"
+    return T.attr(StringImm("threads"), key, T.int32(1))  # type: ignore[no-any-return]
 
 
 def _argument(name: str, shape: Sequence[int], dtype: str) -> Expr:
@@ -76,17 +111,20 @@ def _flat(buffer: Expr, size: int, dtype: str) -> Expr:
 def _copy_with_borders(plan: Plan, x: Expr) -> Expr:
     """A copy of the input with its padding, in the plan's source dtype.
 
-    The last vector of a ragged reduction reads up to one group past the end; those elements stay
-    unwritten because zero weights meet them.
+    The last step of a ragged reduction reads past the end.  Zero weights meet those elements; they
+    are written because TVM cuts buffers down to what it sees written and read.
     """
     n, h, w, c = plan.conv.x_shape
     top, left, _, _ = plan.conv.pads
     rows, line = plan.source_rows, plan.source_cols * c
     before = min(left * c, line)
     copied = min(w * c, line - before)
-    source = T.alloc_buffer((n * rows * line + plan.isa.group,), plan.source_dtype, layout=None)
+    size, past = n * rows * line, plan.padded_depth - plan.depth
+    source = T.alloc_buffer((size + past,), plan.source_dtype, layout=None)
     zero = T.IntImm(plan.source_dtype, 0)
-    with _loop(n * rows, n * rows * line > _PARALLEL_COPY) as index:
+    with T.serial(past) as i:
+        T.buffer_store(source, zero, [size + i])
+    with _loop(n * rows, size > _PARALLEL_COPY) as index:
         row = T.bind(index % rows - top)
         start = T.bind(index * line)
         with T.If(T.And(row >= 0, row < h)):

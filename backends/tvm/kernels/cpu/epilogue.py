@@ -1,5 +1,9 @@
 """The elementwise end of a tile: from int32 sums to stored outputs."""
 
+import math
+from dataclasses import dataclass
+
+from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.tirx.script import builder as T  # noqa: N812
 
@@ -9,6 +13,40 @@ from .tile import Tile, out_place
 
 _BYTES = 64  # of one vector of the byte permute
 _TABLE = 256
+_MOST_TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class _End:
+    """The epilogue of one tile; `values` gives the element to store from an int32 sum."""
+
+    plan: Plan
+    tile: Tile
+    sums: list[Expr]
+    epilogue: Epilogue
+    operands: list[Expr]
+    out: Expr
+
+    @property
+    def width(self) -> int:
+        """Channels that one vectorised loop stores."""
+        return min(self.plan.sum_lanes, self.plan.panel_lanes)
+
+    def place(self, pixel: Expr) -> tuple[Expr, ...]:
+        """Output index of a pixel of the tile, without the channel."""
+        cols = self.plan.tile[1]
+        row, col = T.bind(self.tile.row + pixel // cols), T.bind(self.tile.col + pixel % cols)
+        return out_place(self.plan, self.out, self.tile.image, row, col)
+
+    def first_channel(self, vector: int) -> Expr:
+        """Of a vector of sums."""
+        past = vector * self.plan.sum_lanes
+        return T.bind(self.tile.group * self.plan.group_outputs + self.tile.channel + past)
+
+    def value(self, vector: int, pixel: Expr, index: tuple[Expr, ...], lane: Expr) -> Expr:
+        """The element to store at an output index."""
+        total = self.sums[vector][pixel * self.plan.sum_lanes + lane]
+        return self.epilogue.value(total, self.operands, index)
 
 
 def store_tile(
@@ -19,53 +57,67 @@ def store_tile(
     An epilogue that ends in a look-up is cut before it where the ISA permutes bytes: loads at
     sixteen unrelated addresses would take longer than everything else.
     """
-    lanes = min(plan.panel_width, plan.isa.lanes)
-    width = min(lanes, plan.panel_lanes)
-    pixels, vectors = plan.tile[0] * plan.tile[1], len(sums)
-    size = -(-pixels * vectors * width // _BYTES) * _BYTES
-    codes = T.alloc_buffer((size,), "uint8", layout=None) if plan.isa.permutes else None
-    table = None
-    with T.serial(pixels) as pixel:
-        place = _place(plan, tile, out, pixel)
-        for vector, total in enumerate(sums):
-            first = _first_channel(plan, tile, vector * lanes)
-            with T.vectorized(width) as lane:
-                index = (*place, first + lane)
-                value = epilogue.value(total[pixel * lanes + lane], operands, index)
-                table = _final_table(plan, epilogue, operands, value)
-                if table is None:
-                    T.buffer_store(out, value, list(index))
-                else:
-                    code = T.cast(value.indices[0], "uint8")
-                    T.buffer_store(codes, code, [(pixel * vectors + vector) * width + lane])
+    end = _End(plan, tile, sums, epilogue, operands, out)
+    table = _final_table(end)
     if table is None:
-        return
-    found = T.alloc_buffer((size,), epilogue.dtype, layout=None)
-    _permute(table, codes, found, size, epilogue.dtype)
-    with T.serial(pixels) as pixel:
-        place = _place(plan, tile, out, pixel)
-        for vector in range(vectors):
-            first = _first_channel(plan, tile, vector * lanes)
+        _store_values(end)
+    else:
+        _store_found(end, table)
+
+
+def _store_values(end: _End) -> None:
+    with T.serial(end.plan.tile[0] * end.plan.tile[1]) as pixel:
+        place = end.place(pixel)
+        for vector in range(len(end.sums)):
+            first = end.first_channel(vector)
+            with T.vectorized(end.width) as lane:
+                index = (*place, first + lane)
+                T.buffer_store(end.out, end.value(vector, pixel, index, lane), list(index))
+
+
+def _store_found(end: _End, table: Expr) -> None:
+    """What the table has for each value's code, as many pixels at once as fill the permute."""
+    pixels, vectors, width = end.plan.tile[0] * end.plan.tile[1], len(end.sums), end.width
+    together = min(_together(vectors * width), pixels)
+    size = -(-together * vectors * width // _BYTES) * _BYTES
+    codes = T.alloc_buffer((size,), "uint8", layout=None)
+    found = T.alloc_buffer((size,), end.epilogue.dtype, layout=None)
+    with T.serial(-(-pixels // together)) as block:
+        first_pixel = T.bind(T.min(block * together, pixels - together))
+        places = [end.place(first_pixel + i) for i in range(together)]
+        firsts = [end.first_channel(vector) for vector in range(vectors)]
+        spans = [
+            (i, vector, (i * vectors + vector) * width)
+            for i in range(together)
+            for vector in range(vectors)
+        ]
+        for i, vector, start in spans:
             with T.vectorized(width) as lane:
-                value = found[(pixel * vectors + vector) * width + lane]
-                T.buffer_store(out, value, [*place, first + lane])
+                index = (*places[i], firsts[vector] + lane)
+                value = end.value(vector, first_pixel + i, index, lane)
+                T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [start + lane])
+        _permute(table, codes, found, size, end.epilogue.dtype)
+        for i, vector, start in spans:
+            with T.vectorized(width) as lane:
+                place = [*places[i], firsts[vector] + lane]
+                T.buffer_store(end.out, found[start + lane], place)
 
 
-def _place(plan: Plan, tile: Tile, out: Expr, pixel: Expr) -> tuple[Expr, ...]:
-    cols = plan.tile[1]
-    row, col = T.bind(tile.row + pixel // cols), T.bind(tile.col + pixel % cols)
-    return out_place(plan, out, tile.image, row, col)
+def _together(codes: int) -> int:
+    """How many pixels of so many codes to look up at once."""
+    whole = _BYTES // math.gcd(_BYTES, codes)
+    return whole if whole <= _MOST_TOGETHER else max(1, _BYTES // codes)
 
 
-def _first_channel(plan: Plan, tile: Tile, past: int) -> Expr:
-    return T.bind(tile.group * plan.group_outputs + tile.channel + past)
-
-
-def _final_table(plan: Plan, epilogue: Epilogue, operands: list[Expr], value: Expr) -> Expr | None:
-    """The 256-byte table that ``value`` is an element of, if the ISA can look 64 up at once."""
-    if not plan.isa.permutes or not isinstance(value, TensorLoad):
+def _final_table(end: _End) -> Expr | None:
+    """The 256-byte table that the values are elements of, if the ISA can look 64 up at once."""
+    if not end.plan.isa.permutes:
         return None
-    for operand, (shape, dtype) in zip(operands, epilogue.operands, strict=True):
+    index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(end.out.shape)))
+    value = end.epilogue.value(tirx.Var("sum", "int32"), end.operands, index)
+    if not isinstance(value, TensorLoad):
+        return None
+    for operand, (shape, dtype) in zip(end.operands, end.epilogue.operands, strict=True):
         if value.source.same_as(operand) and shape == (_TABLE,) and dtype in ("uint8", "int8"):
             return operand
     return None
@@ -79,8 +131,8 @@ def _permute(table: Expr, codes: Expr, found: Expr, size: int, dtype: str) -> No
     """
     kind = f"{dtype}x{_BYTES}"
     quarters = [T.bind(table[T.Ramp(i, 1, _BYTES)]) for i in range(0, _TABLE, _BYTES)]
-    with T.serial(size // _BYTES) as i:
-        span = T.Ramp(i * _BYTES, 1, _BYTES)
+    for start in range(0, size, _BYTES):
+        span = T.Ramp(start, 1, _BYTES)
         code = T.bind(T.reinterpret(kind, codes[span]))
         low, high = (
             T.call_llvm_pure_intrin(kind, "llvm.x86.avx512.vpermi2var.qi.512", first, code, second)

@@ -6,13 +6,16 @@ from .isa import Isa
 from .plan import Plan, make_plan
 from .problem import Conv2d, Matmul
 
-SIGN_FLIP = 128
-"""What ``x ^ 0x80`` adds to an int8 code read as uint8."""
+_SIGN_FLIP = {"int8": 128, "uint8": -128}
+"""What ``x ^ 0x80`` adds to a code that is then read as one of the other signedness."""
 
 
 def flips_sign(plan: Plan) -> bool:
-    """Whether the kernel reads int8 codes as uint8 plus 128, because its dot wants u8·s8."""
-    return plan.isa.group == 4 and plan.conv.x_dtype == "int8" and not plan.conv.depthwise
+    """Whether the kernel reads codes 128 higher or lower, as the type that its dot wants."""
+    isa, dtype = plan.isa, plan.conv.x_dtype
+    if plan.conv.depthwise or plan.matrix or isa.widened or not isa.dot:
+        return False
+    return dtype != isa.takes and not (dtype == "int8" and isa.int8_dot)
 
 
 def packed_shapes(plan: Plan) -> tuple[tuple[int, ...], tuple[int, int]]:
@@ -51,7 +54,8 @@ def pack(
         rows = _reduction_rows(plan, weight)
     packed_bias = bias.astype(np.int64)
     if flips_sign(plan):
-        packed_bias = packed_bias - SIGN_FLIP * weight.astype(np.int64).sum((1, 2, 3))
+        flip = _SIGN_FLIP[plan.conv.x_dtype]
+        packed_bias = packed_bias - flip * weight.astype(np.int64).sum((1, 2, 3))
     biases = packed_bias.astype(np.int32).reshape(plan.groups, plan.group_outputs)
 
     lanes = np.add.outer(plan.panel_starts(), np.arange(plan.panel_width))
@@ -66,8 +70,7 @@ def pack(
 def _reduction_rows(plan: Plan, weight: np.ndarray) -> np.ndarray:
     """Weight as [group, output, step, ``isa.group``], zeros where a tap's depth is padded."""
     by_tap = weight.transpose(0, 2, 3, 1).reshape(len(weight), plan.tap_count, plan.depth)
-    padded = plan.steps * plan.isa.group
-    by_tap = np.pad(by_tap, ((0, 0), (0, 0), (0, padded - plan.depth)))
+    by_tap = np.pad(by_tap, ((0, 0), (0, 0), (0, plan.padded_depth - plan.depth)))
     return by_tap.reshape(plan.groups, plan.group_outputs, -1, plan.isa.group)
 
 

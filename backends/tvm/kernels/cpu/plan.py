@@ -1,26 +1,21 @@
 """How a convolution is cut: memory strides, register tiles, panels of output channels.
 
-A kernel visits tiles of ``tile`` output pixels by ``lanes·vectors`` output channels (a *panel*) and
-keeps all of a tile's accumulators in registers.  Where the extent is no multiple of the tile, the
-last tile is moved back to end at the border and computes some outputs twice: no tail code, no
+A kernel visits tiles of ``tile`` output pixels by ``channels·vectors`` output channels (a *panel*)
+and keeps all of a tile's accumulators in registers.  Where the extent is no multiple of the tile,
+the last tile is moved back to end at the border and computes some outputs twice: no tail code, no
 masks, no access out of bounds.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qcompiler.errors import ShapeError
 
+from .cost import TILE_BYTES, cut_matrix, cut_vectors
 from .isa import Isa
 from .problem import Conv2d, Matmul, as_conv2d
 
-_DOTS_PER_CYCLE = 2
-_LOADS_PER_CYCLE = 2
-_DOT_LATENCY = 4
-_EPILOGUE_CYCLES = 8
 _MOST_ELEMENTS = 2**31 - 1
-_MOST_PIXELS = 15  # TVM keeps buffers below 1024 bytes on the stack: 15 pixels of 16 int32
 
 
 def _ceil(a: int, b: int) -> int:
@@ -41,10 +36,12 @@ class Plan:
         source_rows: Rows of one source image.
         source_cols: Pixels of one source row.
         taps: Extent and stride of the outer reduction loops.
-        depth: Contiguous elements reduced at each tap, before padding to ``isa.group``.
-        tile: Output rows and columns of a register tile.
-        vectors: Accumulator vectors per output pixel of a tile.
-        panel_lanes: Output channels that a panel stores, ``lanes·vectors`` or fewer.
+        depth: Contiguous elements reduced at each tap, before padding to ``chunk``.
+        chunk: Elements of them that one step takes: ``isa.group``; on AMX, bytes of a tile's row.
+        tile: Output rows and columns of a tile.
+        vectors: Accumulators per output pixel of a tile (i8mm: per pair; AMX: tiles side by side).
+        tile_rows: Output pixels of one AMX tile; 0 elsewhere.
+        panel_lanes: Output channels that a panel stores, ``channels·vectors`` or fewer.
         panels: Panels per group (depthwise: altogether).
         cycles: Estimated time on one core.
     """
@@ -57,8 +54,10 @@ class Plan:
     source_cols: int
     taps: tuple[tuple[int, int], ...]
     depth: int
+    chunk: int
     tile: tuple[int, int]
     vectors: int
+    tile_rows: int
     panel_lanes: int
     panels: int
     cycles: float
@@ -74,9 +73,19 @@ class Plan:
         return self.conv.out_channels // self.groups
 
     @property
+    def matrix(self) -> bool:
+        """Whether the kernel multiplies AMX tiles."""
+        return self.tile_rows > 0
+
+    @property
+    def padded_depth(self) -> int:
+        """``depth`` up to a multiple of ``chunk``; zero weights meet what is read beyond."""
+        return _ceil(self.depth, self.chunk) * self.chunk
+
+    @property
     def steps(self) -> int:
-        """Dot instructions that one accumulator takes at each tap."""
-        return _ceil(self.depth, self.isa.group)
+        """Groups that are reduced at each tap."""
+        return self.padded_depth // (1 if self.conv.depthwise else self.isa.group)
 
     @property
     def tap_count(self) -> int:
@@ -86,7 +95,13 @@ class Plan:
     @property
     def panel_width(self) -> int:
         """Output channels that a panel computes; those beyond ``panel_lanes`` go nowhere."""
-        return self.panel_lanes if self.conv.depthwise else self.isa.lanes * self.vectors
+        return self.panel_lanes if self.conv.depthwise else self.isa.channels * self.vectors
+
+    @property
+    def sum_lanes(self) -> int:
+        """Output channels whose sums lie side by side when the reduction is done."""
+        lanes = self.isa.lanes if self.isa.pixels == 1 else self.panel_width
+        return min(lanes, self.panel_width)
 
     def panel_starts(self) -> list[int]:
         """First output channel of each panel, counted in its group."""
@@ -111,22 +126,30 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
     _, oh, ow, outputs = conv.out_shape
     (kh, kw), (dh, dw), (sh, sw) = conv.kernel, conv.dilations, conv.strides
     run_of_taps = conv.groups == 1 and dw == 1  # kw and c are then contiguous in memory
+    matrix = isa.matrix and not conv.depthwise
     if conv.depthwise:
-        depth, ragged, widened = 1, False, False
+        depth, chunk, widened = 1, 1, False
     else:
         depth = c * kw if run_of_taps else c // conv.groups
-        ragged, widened = depth % isa.group != 0, isa.widened
+        chunk = _tile_bytes(depth) if matrix else isa.group
+        widened = isa.widened
         outputs //= conv.groups
-    copied = any(conv.pads) or ragged or widened
+    copied = any(conv.pads) or depth % chunk != 0 or widened
     rows, cols = h, w
     if copied:
         rows, cols = (oh - 1) * sh + (kh - 1) * dh + 1, (ow - 1) * sw + (kw - 1) * dw + 1
     taps: tuple[tuple[int, int], ...] = ((kh, dh * cols * c), (kw, dw * c))
     if run_of_taps:
         taps = taps[:1]
-    steps = math.prod(extent for extent, _ in taps) * _ceil(depth, isa.group)
-    tile, vectors, cycles = _choose_tile((oh, ow), outputs, steps, isa, 1 if conv.depthwise else 4)
-    lanes = min(outputs, isa.lanes * vectors)
+    steps = math.prod(extent for extent, _ in taps) * _ceil(depth, chunk)
+    if matrix:
+        cut = cut_matrix((oh, ow), outputs, steps, isa)
+    elif conv.depthwise:
+        cut = cut_vectors((oh, ow), outputs, steps, replace(isa, pixels=1), most_vectors=1)
+    else:
+        cut = cut_vectors((oh, ow), outputs, steps, isa, most_vectors=4)
+    width = isa.lanes if conv.depthwise else isa.channels
+    lanes = min(outputs, width * cut.vectors)
     return Plan(
         conv=conv,
         isa=isa,
@@ -136,44 +159,16 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
         source_cols=cols,
         taps=taps,
         depth=depth,
-        tile=tile,
-        vectors=vectors,
+        chunk=chunk,
+        tile=cut.tile,
+        vectors=cut.vectors,
+        tile_rows=cut.tile_rows,
         panel_lanes=lanes,
         panels=_ceil(outputs, lanes),
-        cycles=cycles * conv.x_shape[0] * (1 if conv.depthwise else conv.groups),
+        cycles=cut.cycles * conv.x_shape[0] * (1 if conv.depthwise else conv.groups),
     )
 
 
-def _choose_tile(
-    pixels: tuple[int, int], outputs: int, steps: int, isa: Isa, most_vectors: int
-) -> tuple[tuple[int, int], int, float]:
-    """Tile rows and columns, vectors and estimated cycles per image of the quickest tile."""
-
-    def cycles(choice: tuple[int, int, int]) -> float:
-        rows, cols, vectors = choice
-        tile = rows * cols
-        dots = tile * vectors / _DOTS_PER_CYCLE
-        loads = (tile + vectors) / _LOADS_PER_CYCLE
-        tiles = _ceil(pixels[0], rows) * _ceil(pixels[1], cols)
-        panels = _ceil(outputs, isa.lanes * vectors)
-        step = max(dots, loads, _DOT_LATENCY)
-        return tiles * panels * (steps * step + tile * vectors * _EPILOGUE_CYCLES)
-
-    choices = _tiles(pixels, outputs, isa, most_vectors)
-    best = min(choices, key=lambda choice: (cycles(choice), -choice[0] * choice[1]))
-    return best[:2], best[2], cycles(best)
-
-
-def _tiles(
-    pixels: tuple[int, int], outputs: int, isa: Isa, most_vectors: int
-) -> Iterator[tuple[int, int, int]]:
-    """Rows, columns and vectors whose accumulators, weights and one operand fit the registers."""
-    for vectors in range(1, most_vectors + 1):
-        if vectors > 1 and isa.lanes * vectors > outputs:
-            return
-        limit = min((isa.registers - vectors - 1) // vectors, _MOST_PIXELS)
-        for rows in range(1, min(pixels[0], limit) + 1):
-            if rows > 1 and rows * pixels[1] > limit:
-                break
-            widest = min(limit // rows, pixels[1])
-            yield rows, _ceil(pixels[1], _ceil(pixels[1], widest)), vectors
+def _tile_bytes(depth: int) -> int:
+    """Bytes of each row of an AMX tile, so that as few tiles as possible cover the depth evenly."""
+    return _ceil(_ceil(depth, _ceil(depth, TILE_BYTES)), 4) * 4

@@ -1,4 +1,7 @@
-"""The reduction of one tile, in registers."""
+"""The reduction of one tile, in vector registers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
@@ -10,12 +13,35 @@ from .tile import Tile
 _SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
 
 
+def source_base(plan: Plan, tile: Tile) -> Expr:
+    """Element of the source that the first tap of a tile's first pixel reads first."""
+    conv = plan.conv
+    channels = conv.x_shape[3]
+    row = tile.image * plan.source_rows + tile.row * conv.strides[0]
+    base = (row * plan.source_cols + tile.col * conv.strides[1]) * channels
+    first = tile.channel if conv.depthwise else tile.group * (channels // conv.groups)
+    return T.bind(base + first)
+
+
+@contextmanager
+def tap_loops(plan: Plan, steps: int) -> Iterator[tuple[Expr, Expr, Expr]]:
+    """Loops over taps and steps: number of the tap, its distance in the source, and step."""
+    with T.grid(*(extent for extent, _ in plan.taps), steps) as (*taps, step):
+        tap = taps[0]
+        offset = taps[0] * plan.taps[0][1]
+        if len(taps) > 1:
+            tap = tap * plan.taps[1][0] + taps[1]
+            offset = offset + taps[1] * plan.taps[1][1]
+        yield tap, offset, step
+
+
 def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -> list[Expr]:
     """Reduce a tile over taps and depth; its int32 sums, [pixels · lanes] per channel vector."""
     conv, isa = plan.conv, plan.isa
-    lanes = min(plan.panel_width, isa.lanes)
+    lanes = plan.sum_lanes
     vectors = range(plan.panel_width // lanes)
-    pixels = [(i, j) for i in range(plan.tile[0]) for j in range(plan.tile[1])]
+    cols = plan.tile[1]
+    pixels = [divmod(p, cols) for p in range(plan.tile[0] * cols)]
     sums = [T.alloc_buffer((len(pixels) * lanes,), "int32", layout=None) for _ in vectors]
     accumulators = [
         [T.alloc_buffer((lanes,), "int32", layout=None) for _ in vectors] for _ in pixels
@@ -25,22 +51,13 @@ def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -
             start = bias[tile.panel, T.Ramp(vector * lanes, 1, lanes)]
             T.buffer_store(accumulator[vector], start, [T.Ramp(0, 1, lanes)])
 
-    channels = conv.x_shape[3]
-    row = tile.image * plan.source_rows + tile.row * conv.strides[0]
-    base = (row * plan.source_cols + tile.col * conv.strides[1]) * channels
-    first = tile.channel if conv.depthwise else tile.group * (channels // conv.groups)
-    base = T.bind(base + first)
+    base = source_base(plan, tile)
     group = 1 if conv.depthwise else isa.group
-    with T.grid(*(extent for extent, _ in plan.taps), plan.steps) as (*taps, step):
-        tap = taps[0]
-        offset = taps[0] * plan.taps[0][1]
-        if len(taps) > 1:
-            tap = tap * plan.taps[1][0] + taps[1]
-            offset = offset + taps[1] * plan.taps[1][1]
+    with tap_loops(plan, plan.steps) as (tap, offset, step):
         offset = base + offset + step * group
         k = tap * plan.steps + step
         for (i, j), accumulator in zip(pixels, accumulators, strict=True):
-            away = (i * conv.strides[0] * plan.source_cols + j * conv.strides[1]) * channels
+            away = pixel_distance(plan, i, j)
             for vector, total in enumerate(accumulator):
                 span = T.Ramp(vector * lanes * group, 1, lanes * group)
                 value = _dot(
@@ -60,6 +77,13 @@ def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -
     return sums
 
 
+def pixel_distance(plan: Plan, row: int, col: int) -> int:
+    """Elements of the source between output pixels that lie so many rows and columns apart."""
+    conv = plan.conv
+    pixels = row * conv.strides[0] * plan.source_cols + col * conv.strides[1]
+    return pixels * conv.x_shape[3]
+
+
 def _dot(plan: Plan, lanes: int, total: Expr, source: Expr, offset: Expr, weights: Expr) -> Expr:
     """``total`` plus the products of the weights with the source at an offset."""
     wide = f"int32x{lanes}"
@@ -73,5 +97,5 @@ def _dot(plan: Plan, lanes: int, total: Expr, source: Expr, offset: Expr, weight
         return total + T.call_llvm_pure_intrin(wide, plan.isa.dot, pairs, weights)
     if flips_sign(plan):
         few = T.bitwise_xor(few, T.int32(_SIGN_BITS))
-    bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(few, lanes))
+    bytes_ = T.reinterpret(f"{plan.isa.takes}x{4 * lanes}", T.broadcast(few, lanes))
     return T.call_llvm_pure_intrin(wide, plan.isa.dot, total, bytes_, weights)

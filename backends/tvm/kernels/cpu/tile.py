@@ -65,8 +65,11 @@ def out_place(plan: Plan, out: Expr, image: Expr, row: Expr, col: Expr) -> tuple
     shape = tuple(int(extent) for extent in out.shape)
     if shape == plan.conv.out_shape:
         return image, row, col
-    place = []
-    for extent in reversed(shape[1:-1]):
-        place.append(T.bind(col % extent))
-        col = T.bind(col // extent)
-    return (col, *reversed(place))
+    place: list[Expr] = []
+    pixels = plan.conv.out_shape[2]
+    for extent in reversed(shape[:-1]):
+        place.append(
+            T.bind(col % extent) if 1 < extent < pixels else col if extent > 1 else T.int32(0)
+        )
+        col, pixels = T.bind(col // extent) if 1 < extent < pixels else col, pixels // extent
+    return tuple(reversed(place))
