@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import mmap
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,11 +29,8 @@ from qcompiler.graph import Input
 from qcompiler.interpret import check_feeds
 from qcompiler.types import Quantization, TensorType
 
-if TYPE_CHECKING:
-    from qcompiler.backends.tvm.run import Runner
-
 MAGIC = b"QCOMPILE"
-FORMAT = 1
+FORMAT = 2
 """Raised when older versions could not read newer files."""
 
 _TRAILER = struct.Struct("<Q32s8s")
@@ -64,7 +62,9 @@ class KernelInfo:
         ops: The names of the values that it computes, one per call.
         role: "entry" for the quantize of an input, "exit" for the dequantize of an output, "float"
             for ops that stayed real, "move" for ops that only move elements, else "integer".
-        float_instructions: Floating-point instructions in its machine code.
+        float_instructions: Floating-point instructions in its machine code, or in its PTX.
+        macs: Multiply-accumulates of one call.
+        nbytes: Operands and results of one call, each byte once.
     """
 
     symbol: str
@@ -72,6 +72,8 @@ class KernelInfo:
     ops: tuple[str, ...]
     role: str
     float_instructions: int
+    macs: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,20 @@ class Metadata:
         outputs: Likewise.
         target: Name of the target.
         architecture: "x86_64" or "aarch64".
-        cpu: LLVM's name of the CPU.
+        cpu: LLVM's name of the CPU; empty if the kernels are not for the CPU.
         features: CPU features that the code may use.
         qcompiler: Version that compiled it.
         tvm: Version of TVM that compiled it.
         source_sha256: Digest of the source model, or None.
         kernels: Every kernel.
+        calls: Index of the kernel of each call, in order.
+        threads: How many threads a call uses unless the loader says otherwise; None for the cores
+            of the machine that runs it.
         weight_bytes: Size of all constants.
         workspace_bytes: Memory for values that each running call needs.
+        device: "cpu" or "cuda".
+        gpus: The GPU architectures that it has code for, such as "sm_90".
+        toolkit: Name and version of the GPU's compiler.
     """
 
     model: str
@@ -105,8 +113,13 @@ class Metadata:
     tvm: str
     source_sha256: str | None
     kernels: tuple[KernelInfo, ...]
+    calls: tuple[int, ...]
+    threads: int | None
     weight_bytes: int
     workspace_bytes: int
+    device: str = "cpu"
+    gpus: tuple[str, ...] = ()
+    toolkit: str = ""
 
     @property
     def float_instructions(self) -> int:
@@ -129,7 +142,8 @@ class Metadata:
             raise ValueError(f"format {found}")
         for key in ("inputs", "outputs"):
             fields[key] = tuple(_value(v) for v in fields[key])
-        fields["features"] = tuple(fields["features"])
+        for key in ("features", "calls", "gpus"):
+            fields[key] = tuple(fields[key])
         fields["kernels"] = tuple(
             KernelInfo(**{**k, "ops": tuple(k["ops"])}) for k in fields["kernels"]
         )
@@ -151,6 +165,30 @@ def _quantization(fields: dict[str, Any] | None) -> Quantization | None:
     return Quantization(fields["storage"], scale, zero_point, fields["axis"])
 
 
+class Runner(Protocol):
+    """A library that is loaded on the device that it was compiled for."""
+
+    def accept(self, name: str, x: Any, stream: Any) -> Any:
+        """An input as an array that this device reads, with numpy's `dtype` and `shape`.
+
+        Raises:
+            UsageError: it is no array, or lies elsewhere.
+        """
+        ...
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Feed what `accept` returned and `check_feeds` checked.
+
+        Raises:
+            TargetError: the device fails.
+        """
+        ...
+
+
+_RUNNERS = {"cpu": "qcompiler.backends.tvm.run", "cuda": "qcompiler.backends.cuda.run"}
+"""Device → the module with its `Runner`."""
+
+
 @dataclass(frozen=True, eq=False)
 class CompiledModel:
     """A model that runs; several threads may call it at once.
@@ -158,7 +196,7 @@ class CompiledModel:
     Attributes:
         path: The library.
         metadata: What it says about itself.
-        threads: How many threads one call uses; None for the cores that this process may use.
+        threads: How many threads one call uses, if not what the metadata says.
         owner: Keeps the folder of an unsaved library alive.
     """
 
@@ -172,13 +210,14 @@ class CompiledModel:
         """The library, loaded.
 
         Raises:
-            TargetError: it was compiled for a CPU with features that this one lacks.
+            TargetError: it was compiled for a CPU with features that this one lacks, or for a GPU
+                where there is none.
             FileError: the dynamic linker refuses it.
             UsageError: `threads` is less than 1.
         """
-        from qcompiler.backends.tvm.run import Runner
-
-        return Runner(self.path, self.metadata, self.threads)
+        module = importlib.import_module(_RUNNERS[self.metadata.device])
+        runner: Runner = module.Runner(self.path, self.metadata, self.threads)
+        return runner
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -190,20 +229,23 @@ class CompiledModel:
         """What comes back."""
         return self.metadata.outputs
 
-    def __call__(self, *feeds: Any) -> dict[str, np.ndarray]:
+    def __call__(self, *feeds: Any, stream: Any = None) -> dict[str, Any]:
         """Run the model.
 
         Args:
             feeds: One mapping from input names to arrays, or the arrays in the order of the inputs:
                 numpy arrays, or anything on the CPU that has DLPack, of exactly the declared dtype
-                and shape.
+                and shape.  A model for GPUs takes tensors on the GPU too, which are not copied.
+            stream: With tensors on the GPU, the stream of CUDA to run on: a number, or an object of
+                torch or CuPy; by default the default stream.
 
         Returns:
-            Output name → a new numpy array.
+            Output name → a new numpy array; for tensors on the GPU, a new tensor there, of the same
+            library, which may still be computed: work on other streams waits for it.
 
         Raises:
             UsageError: an input is missing, unknown, no array, or of another dtype or shape.
-            TargetError: the model was compiled for another CPU.
+            TargetError: the model was compiled for another device, or the device fails.
         """
         if len(feeds) == 1 and isinstance(feeds[0], Mapping):
             named: dict[str, Any] = dict(feeds[0])
@@ -212,7 +254,7 @@ class CompiledModel:
         else:
             names = ", ".join(v.name for v in self.inputs)
             raise UsageError(f"expected {len(self.inputs)} inputs ({names}), found {len(feeds)}")
-        arrays = {name: _array(name, x) for name, x in named.items()}
+        arrays = {name: self.runner.accept(name, x, stream) for name, x in named.items()}
         check_feeds({v.name: Input(v.type, name=v.name) for v in self.inputs}, arrays)
         results = self.runner.run([arrays[v.name] for v in self.inputs])
         return {v.name: y for v, y in zip(self.outputs, results, strict=True)}
@@ -227,7 +269,12 @@ class CompiledModel:
             shutil.copyfile(self.path, temporary)
 
 
-def _array(name: str, x: Any) -> np.ndarray:
+def host_array(name: str, x: Any) -> np.ndarray:
+    """An input as a numpy array.
+
+    Raises:
+        UsageError: it is no array, or not on the CPU.
+    """
     if isinstance(x, np.ndarray):
         return x
     if not hasattr(x, "__dlpack__"):
@@ -243,8 +290,8 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> CompiledMo
 
     Args:
         path: The file.
-        threads: How many threads one call uses; by default, and at most, the cores that this
-            process may use.
+        threads: How many threads one call uses: at most the cores that this process may use; by
+            default what the model was compiled with, else all of them.
 
     Raises:
         FileError: the file is missing, damaged, or no library of qcompiler.

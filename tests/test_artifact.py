@@ -261,7 +261,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 def test_another_format_is_refused(saved: Path, model: CompiledModel, tmp_path: Path) -> None:
     class Newer(Metadata):
         def to_json(self) -> str:
-            return super().to_json().replace('"format": 1', '"format": 999')
+            return super().to_json().replace('"format": 2', '"format": 999')
 
     path = tmp_path / "newer.so"
     path.write_bytes(b"library")

@@ -215,6 +215,15 @@ def table(results: Sequence[Result]) -> Table:
     return made
 
 
+def _progress(model: str, results: Sequence[Result]) -> None:
+    times = [
+        f"{r.executor} {r.median_ms:.2f}"
+        for r in results
+        if r.model == model and r.median_ms is not None
+    ]
+    print(f"{model}: {', '.join(times)} ms", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS, help="names or ONNX files")
@@ -243,13 +252,14 @@ def main() -> int:
                 given = (path, feeds, folder, arguments.threads, arguments.limit)
                 artifacts = [prepare(executor, *given) for executor in executors]
                 results += compare(path.stem, artifacts, feeds, arguments.rounds, arguments.threads)
-                print(f"{path.stem}: {len(artifacts)} executors", file=sys.stderr)
+                _progress(path.stem, results)
+                if arguments.json:
+                    rows = [asdict(r) for r in results]
+                    text = json.dumps({"machine": facts, "results": rows}, indent=2)
+                    arguments.json.write_text(text)
     for key, value in facts.items():
         print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     Console(width=180).print(table(results))
-    if arguments.json:
-        rows = [asdict(r) for r in results]
-        arguments.json.write_text(json.dumps({"machine": facts, "results": rows}, indent=2))
     return int(any(r.bits is False for r in results))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import tvm
 from tvm.target import Target as TvmTarget
 
@@ -17,26 +18,24 @@ from qcompiler.artifact import CompiledModel, KernelInfo, Metadata, Value, seal
 from qcompiler.backends.target import Target, load_kernels
 from qcompiler.backends.tvm import machine
 from qcompiler.backends.tvm.assembly import float_instructions
-from qcompiler.backends.tvm.lower import Program, lower
-from qcompiler.backends.tvm.program import AT, ENTRY, PIPELINE, WEIGHTS, Main, main, plain
+from qcompiler.backends.tvm.lower import Call, Program, lower
+from qcompiler.backends.tvm.program import CONSTANTS, PIPELINE, Main, main, plain
 from qcompiler.errors import TargetError
 from qcompiler.graph import Graph, Input, Op, toposort
 from qcompiler.ops import Concat, Dequantize, Fused, Movement, Quantize, skeleton
+from qcompiler.report.summary import macs
 from qcompiler.types import Quantization
 
 LIBRARY = "model.so"
 
-_DATA = f"""
-__asm__(
-    ".section .rodata\\n"
-    ".balign 64\\n"
-    "qc_constants: .incbin \\"constants.bin\\"\\n"
-    ".byte 0\\n"
-    ".text\\n");
-extern const char qc_constants[] __attribute__((visibility("hidden")));
-const void *{WEIGHTS}(long long offset) {{ return qc_constants + offset; }}
-void *{AT}(char *base, long long offset) {{ return base + offset; }}
-"""
+
+def check(target: Target) -> None:
+    """Refuse what `build` would refuse whatever the graph is.
+
+    Raises:
+        TargetError: there is no C compiler to link with.
+    """
+    c_compiler(_architecture(machine.tvm_target(target)))
 
 
 def build(
@@ -52,7 +51,8 @@ def build(
         graph: In any language.
         target: What to compile for; a foreign CPU's library can be saved but not called here.
         source_sha256: Digest of the model's file, for the metadata.
-        threads: How many threads one call uses; see `qcompiler.artifact.load`.
+        threads: How many threads a call uses by default; None for the cores of the machine that
+            runs it.
 
     Raises:
         TargetError: the target's kernel tables are missing, or there is no C compiler to link with.
@@ -64,10 +64,10 @@ def build(
     place = Path(folder.name)
     counts = _compile(program, final, chosen, place)
     _link(place, target, _architecture(chosen))
-    metadata = _metadata(program, final, target, chosen, source_sha256, counts)
+    metadata = _metadata(program, final, target, chosen, source_sha256, threads, counts)
     library = place / LIBRARY
     seal(library, metadata)
-    return CompiledModel(library, metadata, threads, folder)
+    return CompiledModel(library, metadata, owner=folder)
 
 
 def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> dict[str, int]:
@@ -75,31 +75,33 @@ def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> 
     functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
     kernels = tvm.compile(tvm.IRModule(functions), target, tir_pipeline=PIPELINE).mod
     kernels.write_to_file(str(folder / "kernels.o"))
-    # The program only passes pointers: not worth optimizing, and kernels must not be inlined.
-    plain_target = TvmTarget({**dict(target.attrs), "kind": "llvm", "opt-level": 0})
-    entry = tvm.compile(tvm.IRModule({ENTRY: final.function}), plain_target).mod
-    entry.write_to_file(str(folder / "main.o"))
-    with (folder / "constants.bin").open("wb") as file:
+    with (folder / CONSTANTS).open("wb") as file:
         for offset, array in final.constants:
             file.seek(offset)
             file.write(array.data)
-    (folder / "constants.c").write_text(_DATA)
+    (folder / "main.c").write_text(final.source, "utf-8")
     return float_instructions(kernels.inspect_source("s"), functions, _architecture(target))
 
 
 def _link(folder: Path, target: Target, architecture: str) -> None:
-    compiler = _compiler(architecture)
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wl,-Bsymbolic", "-Wl,-z,noexecstack"]
-    command += ["-o", LIBRARY, "kernels.o", "main.o", "constants.c", "-lm"]
+    compiler = c_compiler(architecture)
+    command = [compiler, "-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden"]
+    command += ["-Wl,-Bsymbolic", "-Wl,-z,noexecstack", "-Wl,--no-undefined", "-pthread"]
+    command += ["-o", LIBRARY, "kernels.o", "main.c", "-lm"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise TargetError(f"target {target.name!r}: {compiler} cannot link the library: {reason}")
-    for name in ("kernels.o", "main.o", "constants.c", "constants.bin"):
+    for name in ("kernels.o", "main.c", CONSTANTS):
         (folder / name).unlink()
 
 
-def _compiler(architecture: str) -> str:
+def c_compiler(architecture: str) -> str:
+    """The C compiler to link libraries of that architecture with.
+
+    Raises:
+        TargetError: there is none.
+    """
     names = ["cc", "gcc", "clang"]
     if architecture != machine.architecture():
         names = [f"{architecture}-linux-gnu-gcc"]
@@ -122,10 +124,12 @@ def _metadata(
     target: Target,
     chosen: TvmTarget,
     source: str | None,
+    threads: int | None,
     counts: dict[str, int],
 ) -> Metadata:
     graph = program.graph
     names = graph.names
+    nbytes = {call.kernel: _nbytes(call) for call in program.calls}
     kernels = tuple(
         KernelInfo(
             k.symbol,
@@ -133,6 +137,8 @@ def _metadata(
             tuple(names.get(node, node.kind()) for node in k.nodes),
             _role(graph, k.nodes),
             counts[k.symbol],
+            _macs(k.nodes[0]),
+            nbytes[k],
         )
         for k in program.kernels
     )
@@ -148,9 +154,21 @@ def _metadata(
         tvm=version("apache-tvm"),
         source_sha256=source,
         kernels=kernels,
+        calls=tuple(program.kernels.index(call.kernel) for call in program.calls),
+        threads=threads,
         weight_bytes=final.constant_bytes,
         workspace_bytes=final.workspace_bytes,
     )
+
+
+def _macs(node: Op) -> int:
+    return sum(map(_macs, node.region.ops)) if isinstance(node, Fused) else macs(node)
+
+
+def _nbytes(call: Call) -> int:
+    """Operands and result, each once."""
+    values = {id(x): x for x in (*call.arguments, call.result)}.values()
+    return sum(x.nbytes if isinstance(x, np.ndarray) else x.type.nbytes for x in values)
 
 
 def _role(graph: Graph, nodes: list[Op]) -> str:

@@ -1,30 +1,26 @@
-"""The library's functions: kernels with plain C signatures, and the program that calls them."""
+"""The library's functions: kernels with plain C signatures, and the program that calls them.
+
+The program is C, since it does nothing but pass pointers: it is compiled behind `runtime.c`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
-from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.lower import Program
-from qcompiler.backends.tvm.memory import Lifetime, aligned, plan
+from qcompiler.backends.tvm.memory import ALIGNMENT, Lifetime, aligned, plan
 from qcompiler.graph import Op
 
-ENTRY = "qc_run"
-"""The packed function of a library: inputs and outputs as tensors, in the order of the graph."""
-
-WEIGHTS = "qc_weights"
-"""C function: offset → address of a constant."""
-
-AT = "qc_at"
-"""C function: base, offset → address."""
+RUNTIME = Path(__file__).with_name("runtime.c")
+CONSTANTS = "constants.bin"
 
 PIPELINE = "qcompiler"
 """TVM's pipeline for kernels: the default one, for `plain` functions."""
@@ -81,18 +77,29 @@ def _pipeline() -> tuple[Any, Any, Any]:
 register_tir_pipeline(PIPELINE, _pipeline)
 
 
+_CONSTANTS = f"""
+__asm__(
+    ".section .rodata\\n"
+    ".balign {ALIGNMENT}\\n"
+    "qc_constants: .incbin \\"{CONSTANTS}\\"\\n"
+    ".byte 0\\n"
+    ".text\\n");
+extern char qc_constants[] __attribute__((visibility("hidden")));
+"""
+
+
 @dataclass(frozen=True)
 class Main:
     """The program in its final form.
 
     Attributes:
-        function: Calls the kernels.
+        source: C, runtime included; `qc_run` calls the kernels, `qc_close` ends its threads.
         constants: Offset and array of each constant, in increasing order.
         constant_bytes: Their size with gaps.
         workspace_bytes: Memory that one running call needs.
     """
 
-    function: tirx.PrimFunc
+    source: str
     constants: tuple[tuple[int, np.ndarray], ...]
     constant_bytes: int
     workspace_bytes: int
@@ -101,41 +108,31 @@ class Main:
 def main(program: Program) -> Main:
     """Place every value and emit the calls."""
     offsets, workspace_bytes = _workspace(program)
-    constants = _Constants()
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(ENTRY)
-        T.func_attr({"global_symbol": ENTRY})
-        pointers: dict[Op, Any] = {
-            x: _argument(f"input{i}", x) for i, x in enumerate(program.graph.inputs)
-        }
-        declared = program.graph.outputs.values()  # in their shape, which a reshape may have made
-        for i, (y, value) in enumerate(zip(declared, program.results, strict=True)):
-            pointers[value] = _argument(f"output{i}", y)
-        if workspace_bytes:
-            base = T.bind(_allocate(workspace_bytes))
-            for value, offset in offsets.items():
-                pointers[value] = T.call_extern("handle", AT, base, T.int64(offset))
-        for call in program.calls:
-            arguments = [
-                T.call_extern("handle", WEIGHTS, T.int64(constants.offset(x)))
-                if isinstance(x, np.ndarray)
-                else pointers[x]
-                for x in (*call.arguments, call.result)
-            ]
-            T.evaluate(T.call_extern("int32", call.kernel.symbol, *arguments))
-        if workspace_bytes:
-            T.evaluate(T.call_extern("int32", "TVMBackendFreeWorkspace", _CPU, 0, base))
-    return Main(builder.get(), tuple(constants.arrays), constants.nbytes, workspace_bytes)
-
-
-def _argument(name: str, value: Op) -> Any:
-    buffer = T.buffer(value.type.shape, value.type.dtype, layout=None)
-    return T.arg(name, buffer).data
-
-
-def _allocate(nbytes: int) -> Any:
-    """Memory from the calling thread's pool, so that threads do not share a workspace."""
-    return T.call_extern("handle", "TVMBackendAllocWorkspace", _CPU, 0, T.uint64(nbytes), 0, 8)
+    constants = Constants()
+    places = {x: f"arguments[{i}]" for i, x in enumerate((*program.graph.inputs, *program.results))}
+    places |= {value: f"workspace + {offset}" for value, offset in offsets.items()}
+    prototypes: dict[str, str] = {}
+    calls = []
+    for i, call in enumerate(program.calls):
+        arguments = [
+            f"qc_constants + {constants.offset(x)}" if isinstance(x, np.ndarray) else places[x]
+            for x in (*call.arguments, call.result)
+        ]
+        symbol = call.kernel.symbol
+        prototypes[symbol] = f"int {symbol}({', '.join(['void *'] * len(arguments))});"
+        calls.append(f"    if ({symbol}({', '.join(arguments)})) return 1;")
+        calls.append(f"    if (clock) tick(clock + {i + 1});")
+    lines = [
+        *prototypes.values(),
+        f"static const uint64_t workspace_bytes = {max(workspace_bytes, ALIGNMENT)};",
+        "static int program(char *const *arguments, char *workspace, int64_t *clock) {",
+        "    if (clock) tick(clock);",
+        *calls,
+        "    return 0;",
+        "}",
+    ]
+    source = "\n".join([RUNTIME.read_text("utf-8"), _CONSTANTS, *lines, ""])
+    return Main(source, tuple(constants.arrays), constants.nbytes, workspace_bytes)
 
 
 def _workspace(program: Program) -> tuple[dict[Op, int], int]:
@@ -155,7 +152,7 @@ def _workspace(program: Program) -> tuple[dict[Op, int], int]:
     return dict(zip(values, offsets, strict=True)), total
 
 
-class _Constants:
+class Constants:
     """Constants behind one another, equal ones once."""
 
     def __init__(self) -> None:
@@ -164,6 +161,7 @@ class _Constants:
         self._known: dict[tuple[str, bytes], int] = {}
 
     def offset(self, array: np.ndarray) -> int:
+        """The place of an array, which is stored unless it already is."""
         contents = np.ascontiguousarray(array)
         key = (str(array.dtype), hashlib.sha256(contents.data).digest())
         if key not in self._known:

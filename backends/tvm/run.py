@@ -1,30 +1,23 @@
-"""Running a compiled library."""
+"""Running a compiled library, without TVM: the library is all that it needs."""
 
 from __future__ import annotations
 
-import os
+import _ctypes
+import ctypes
 import tempfile
-import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm  # noqa: F401  # the library's symbols are TVM's runtime
-import tvm_ffi
 
+from qcompiler.artifact import host_array
 from qcompiler.backends.tvm import machine
-from qcompiler.backends.tvm.program import ENTRY
 from qcompiler.errors import FileError, TargetError, UsageError
 
 if TYPE_CHECKING:
     from qcompiler.artifact import Metadata
-
-_SHARE_ALL_CORES = -3
-"""Threads float over the given cores; TVM's other modes pin the caller's thread to one."""
-
-_pool = threading.local()
-"""Each calling thread has a pool of its own in TVM's runtime; `threads` is what it is set to."""
 
 
 class Runner:
@@ -45,19 +38,50 @@ class Runner:
         if threads is not None and threads < 1:
             raise UsageError(f"threads: expected at least 1, found {threads}")
         check_machine(path, metadata)
-        self.threads = min(threads or machine.cores(), machine.cores())
+        wanted = threads or metadata.threads or machine.cores()
+        self.threads = min(wanted, machine.cores())
         self._outputs = [(v.type.shape, np.dtype(v.type.dtype)) for v in metadata.outputs]
-        self._module = _open(path)
-        self._function = self._module.get_function(ENTRY)
+        self._calls = len(metadata.calls)
+        self._addresses = ctypes.c_void_p * (len(metadata.inputs) + len(metadata.outputs))
+        self._library = _open(path)
+        weakref.finalize(self, _close, self._library).atexit = False
 
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Feed checked arrays; those that are contiguous and writable are not copied."""
+    def accept(self, name: str, x: Any, stream: Any) -> np.ndarray:
+        """An input as a numpy array.
+
+        Raises:
+            UsageError: it is no array, or not on the CPU; or there is a stream.
+        """
+        if stream is not None:
+            raise UsageError("stream: the model was compiled for the CPU: leave it out")
+        return host_array(name, x)
+
+    def run(
+        self, inputs: Sequence[np.ndarray], clock: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Feed checked arrays; those that are contiguous are not copied.
+
+        Args:
+            inputs: In the order of the model.
+            clock: int64 [calls + 1]; gets the time in nanoseconds before the first kernel and
+                behind each call of one.
+
+        Raises:
+            MemoryError: the workspace does not fit into memory.
+        """
+        inputs = [np.ascontiguousarray(x) for x in inputs]
         outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
-        if getattr(_pool, "threads", None) != self.threads:
-            _configure(self.threads)
-            _pool.threads = self.threads
-        self._function(*(_tensor(x) for x in inputs), *map(tvm_ffi.from_dlpack, outputs))
+        addresses = self._addresses(*(x.ctypes.data for x in (*inputs, *outputs)))
+        times = None if clock is None else ctypes.c_void_p(clock.ctypes.data)
+        if self._library.qc_run(addresses, self.threads, times):
+            raise MemoryError("no memory for the values of the network")
         return outputs
+
+    def kernel_times(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Run once: nanoseconds of each kernel call, int64 [calls]."""
+        clock = np.zeros(self._calls + 1, np.int64)
+        self.run(inputs, clock)
+        return np.diff(clock)
 
 
 def check_machine(path: Path, metadata: Metadata) -> None:
@@ -72,21 +96,14 @@ def check_machine(path: Path, metadata: Metadata) -> None:
             f"{path}: compiled for {metadata.architecture}, this machine is {here}: "
             "compile for a target of this machine"
         )
-    has = machine.host_features()
-    if lacking := [f for f in metadata.features if not has.get(f, False)]:
+    if lacking := machine.lacking(metadata.features):
         raise TargetError(
             f"{path}: compiled for {metadata.target}, this CPU lacks {', '.join(lacking)}: "
             "compile with --target cpu on this machine, or for an older CPU"
         )
 
 
-def _tensor(x: np.ndarray) -> tvm_ffi.Tensor:
-    if not x.flags.c_contiguous or not x.flags.writeable:  # DLPack cannot say "read-only"
-        x = np.array(x, order="C", copy=True)
-    return tvm_ffi.from_dlpack(x)
-
-
-def _open(path: Path) -> tvm_ffi.Module:
+def _open(path: Path) -> ctypes.CDLL:
     """Load under a name that was never used before.
 
     The dynamic linker would take a library of the same path for the one it has already loaded, even
@@ -96,13 +113,16 @@ def _open(path: Path) -> tvm_ffi.Module:
         link = Path(folder) / "model.so"
         link.symlink_to(path.resolve())
         try:
-            return tvm_ffi.load_module(str(link))
-        except (RuntimeError, OSError) as error:
+            library = ctypes.CDLL(str(link))
+            library.qc_open()
+            library.qc_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        except (OSError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise FileError(f"{path}: cannot be loaded ({reason})") from error
+    return library
 
 
-def _configure(threads: int) -> None:
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
-    configure(_SHARE_ALL_CORES, threads, [str(core) for core in cores])
+def _close(library: ctypes.CDLL) -> None:
+    """End the library's threads and unload it."""
+    library.qc_close()
+    _ctypes.dlclose(library._handle)
