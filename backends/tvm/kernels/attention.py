@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.target import Target, codegen
 
-from qcompiler.backends.tvm.kernels.cpu import ISAS, Isa
+from qcompiler.backends.tvm.kernels.cpu import ISAS, Epilogue, Isa
 from qcompiler.backends.tvm.kernels.cpu.attention import Attention as Problem
 from qcompiler.backends.tvm.kernels.cpu.attention import Scalars, build_attention
 from qcompiler.backends.tvm.kernels.cpu.layout import Layout
-from qcompiler.backends.tvm.table import Match, pointwise, scalar_value
+from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
+from qcompiler.backends.tvm.table import Anchored, Match, pointwise, scalar_value
 from qcompiler.backends.tvm.te import Expr, const, load
 from qcompiler.graph import Constant, Input, Op
 from qcompiler.ops import (
@@ -77,19 +78,22 @@ def _match(
     )
     codes = pointwise(parts.codes, (parts.scores,))
     average = pointwise(inner, (parts.weighted, parts.average.reciprocal))
+    region = Anchored(codes.variables[0], codes.operands, codes.root)
+    fed: dict[Op, Op] = dict(zip(codes.operands, codes.leaves, strict=True))
+    vector = vector_epilogue(region, fed.__getitem__)
     scalars = Scalars(
-        codes=lambda score, buffers, index: codes.value((score,), buffers, index),
+        codes=Epilogue(codes.types, parts.codes.type.dtype, region.value, vector),
         mask=load,
         reciprocal=_reciprocal,
         average=lambda total, factor, buffers, index: average.value(
             (total, factor), buffers, index
         ),
-        operands=(codes.types, average.types),
+        operands=average.types,
         dtype=root.type.dtype,
     )
     arguments = (*operands, table, *codes.leaves, *average.leaves)
     return Match(
-        (found.key, isa),
+        (found.key, isa, vector is None),
         lambda: build_attention(problem, isa, scalars),
         tuple(outer.get(x, x) for x in arguments),
     )

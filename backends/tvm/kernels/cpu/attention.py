@@ -21,12 +21,12 @@ from .isa import Isa
 from .layout import Layout
 from .lookup import BYTES, permute, quarters
 from .loops import spans
-from .problem import Expr
+from .problem import Epilogue, Expr
 
 _TASKS = 32  # iterations of the parallel loop: balanced for up to 16 threads
 _PARALLEL_CYCLES = 8000  # below, waking another thread takes longer than it saves
 _DOTS_PER_CYCLE = 2
-_LOADS_PER_CYCLE = 2
+_LOAD_CYCLES = 0.3  # beside the dot products
 _DOT_LATENCY = 4
 _SOFTMAX_CYCLES = 6  # per vector of scores
 _TILE_CYCLES = 20  # of filling and storing the accumulators, what does not overlap
@@ -76,19 +76,19 @@ class Scalars:
     """What happens to single elements.
 
     Attributes:
-        codes: From a score to its code, at an index of the scores.
+        codes: From a score to its code, at an index of the scores; with the operands it reads.
         mask: The mask's element there: `mask(buffer, index)`.
         reciprocal: From a row's total of exponentials to its int64 reciprocal.
         average: From a weighted sum and the reciprocal to the result, at an index of it.
-        operands: Shape and dtype of the buffers for `codes`, and for `average`.
+        operands: Shape and dtype of the buffers for `average`.
         dtype: Of the result.
     """
 
-    codes: Callable[[Expr, Sequence[Expr], tuple[Expr, ...]], Expr]
+    codes: Epilogue
     mask: Callable[[Expr, tuple[Expr, ...]], Expr]
     reciprocal: Callable[[Expr], Expr]
     average: Callable[[Expr, Expr, Sequence[Expr], tuple[Expr, ...]], Expr]
-    operands: tuple[tuple[tuple[tuple[int, ...], str], ...], ...]
+    operands: tuple[tuple[tuple[int, ...], str], ...]
     dtype: str
 
 
@@ -148,9 +148,8 @@ def _plan(problem: Attention, isa: Isa) -> _Plan:
             plan.steps, plan.vectors, (plan.key_vectors, plan.value_vectors), strict=True
         ):
             for _, count in _cut(vectors, most):
-                dots = plan.rows * count / _DOTS_PER_CYCLE
-                loads = (plan.rows + count) / _LOADS_PER_CYCLE
-                total += steps * max(dots, loads, _DOT_LATENCY) + _TILE_CYCLES
+                dots = max(plan.rows * count / _DOTS_PER_CYCLE, _DOT_LATENCY)
+                total += steps * (dots + (plan.rows + count) * _LOAD_CYCLES) + _TILE_CYCLES
         total += plan.rows * plan.vectors[0] * _SOFTMAX_CYCLES
         return total * plan.blocks * problem.heads
 
@@ -190,7 +189,10 @@ def build_attention(problem: Attention, isa: Isa, scalars: Scalars, name: str = 
         table = _argument("table", (256,), "uint8")
         code_operands, average_operands = (
             [_argument(f"{kind}{i}", *operand) for i, operand in enumerate(operands)]
-            for kind, operands in zip(("code", "average"), scalars.operands, strict=True)
+            for kind, operands in (
+                ("code", scalars.codes.operands),
+                ("average", scalars.operands),
+            )
         )
         out = _argument("out", problem.result.memory, scalars.dtype)
         keys, values = _packed(plan, key, value)
@@ -393,7 +395,7 @@ class _Block:
         """The block `item`, counted over heads and blocks of rows."""
         plan = self.plan
         p, lanes = plan.problem, plan.isa.lanes
-        m, n, _, e = p.extents
+        m, _, _, e = p.extents
         head = T.bind(item // plan.blocks)
         first = T.bind(T.min(item % plan.blocks * plan.rows, m - plan.rows))
         place = _unravel(head, p.leading)
@@ -404,16 +406,11 @@ class _Block:
             lowest = T.cast(T.int32(-128 if p.codes_dtype == "int8" else 0), p.codes_dtype)
             tail = [T.Ramp((r + 1) * plan.columns - BYTES, 1, BYTES)]
             T.buffer_store(scratch.codes, T.broadcast(lowest, BYTES), tail)
-            for start, width, blocks in spans(n, lanes):
-                with T.serial(blocks) as block, T.vectorized(width) as lane:
-                    column = start + block * width + lane
-                    at = r * plan.columns + column
-                    code = self.scalars.codes(
-                        scratch.sums[at], code_operands, (*place, row, column)
-                    )
-                    T.buffer_store(scratch.codes, code, [at])
+            self._codes(r, (*place, row), scratch, code_operands)
+        # In a loop of their own: a load right behind narrower stores of the same bytes stalls.
+        with T.serial(plan.rows) as r:
             if scratch.keep is not None:
-                self._masks((*place, row), scratch.keep)
+                self._masks((*place, T.bind(first + r)), scratch.keep)
             self._exponentials(r, scratch)
         self._averages(head, scratch)
         stride = plan.vectors[1] * lanes
@@ -443,6 +440,25 @@ class _Block:
             return source[T.Ramp(base + r * stride + step * group, 1, group)]
 
         self._tiles(head, self.keys, 0, row, False, plan.columns, scratch.sums)
+
+    def _codes(
+        self, r: Expr, place: tuple[Expr, ...], scratch: _Scratch, operands: list[Expr]
+    ) -> None:
+        """The codes of a row."""
+        plan, epilogue = self.plan, self.scalars.codes
+        lanes, base = plan.isa.lanes, r * plan.columns
+        for start, width, blocks in spans(plan.problem.extents[1], lanes):
+            if epilogue.vector is not None and width == lanes:
+                with T.serial(blocks) as block:
+                    column = start + block * lanes
+                    span = T.Ramp(base + column, 1, lanes)
+                    code = epilogue.vector(scratch.sums[span], operands, (*place, column), lanes)
+                    T.buffer_store(scratch.codes, code, [span])
+                continue
+            with T.serial(blocks) as block, T.vectorized(width) as lane:
+                column = start + block * width + lane
+                code = epilogue.value(scratch.sums[base + column], operands, (*place, column))
+                T.buffer_store(scratch.codes, code, [base + column])
 
     def _copy(self, source: Expr, base: Expr, rows: Expr) -> None:
         """Queries with the sign and the width that the dot instruction takes, 0 beyond the last.
@@ -578,10 +594,18 @@ class _Block:
         """The sum of a row of exponentials."""
         plan, isa = self.plan, self.plan.isa
         lanes = isa.lanes
+        by_dot = isa.takes == "uint8" and lanes * isa.group == BYTES
+        step = BYTES if by_dot else lanes
         total = T.alloc_buffer((lanes,), "int32", layout=None)
         span = [T.Ramp(0, 1, lanes)]
         T.buffer_store(total, T.broadcast(T.int32(0), lanes), span)
-        with T.serial(plan.vectors[0]) as vector:
-            found = scratch.exponentials[T.Ramp(base + vector * lanes, 1, lanes)]
-            T.buffer_store(total, total[span[0]] + T.cast(found, f"int32x{lanes}"), span)
+        with T.serial(_ceil(plan.problem.extents[1], step)) as i:
+            found = scratch.exponentials[T.Ramp(base + i * step, 1, step)]
+            if by_dot:
+                ones = T.broadcast(T.int8(1), BYTES)
+                kind = f"int32x{lanes}"
+                value = T.call_llvm_pure_intrin(kind, isa.dot, total[span[0]], found, ones)
+            else:
+                value = total[span[0]] + T.cast(found, f"int32x{lanes}")
+            T.buffer_store(total, value, span)
         return T.bind(T.call_llvm_pure_intrin("int32", "llvm.vector.reduce.add", total[span[0]]))
