@@ -64,6 +64,30 @@ class Element:
 
 
 @dataclass(frozen=True)
+class Shaped:
+    """A flat buffer that is indexed by its shape, or, as a table, by its place in memory.
+
+    Attributes:
+        shape: Row-major.
+        buffer: Flat.
+    """
+
+    shape: tuple[int, ...]
+    buffer: Expr
+
+    def __getitem__(self, index: Expr) -> Expr:
+        """The element of a tuple, broadcast along axes of size 1, or of a table."""
+        if not isinstance(index, tuple):
+            return self.buffer[index]
+        own = index[len(index) - len(self.shape) :]
+        place: Expr = T.int32(0)
+        for axis, (i, extent) in enumerate(zip(own, self.shape, strict=True)):
+            if extent > 1:
+                place = place + i * math.prod(self.shape[axis + 1 :])
+        return self.buffer[place]
+
+
+@dataclass(frozen=True)
 class Reader:
     """Loads what belongs to four outputs.
 

@@ -89,7 +89,8 @@ def _copy_rows(block: Block, step: Expr, base: Expr) -> None:
                 _gather_bytes(block, T.bind(block.row + row), T.bind(k), target)
             else:
                 valid, offset = _source(plan, T.bind(block.row + row), T.bind(k))
-                _copy(block, size, target, block.x, offset, valid)
+                to = (block.shared, target)
+                copy_chunk(block.is_async, size, to, (block.x, offset), valid)
 
         _guarded(exists, copy)
 
@@ -104,7 +105,8 @@ def _copy_columns(block: Block, step: Expr, base: Expr) -> None:
         def copy(number: Expr = number) -> None:
             panel = T.bind(block.column // 16 + number // per_column)
             offset = (panel * all_steps + step * steps) * nbytes + number % per_column * CHUNK
-            _copy(block, CHUNK, base + number * CHUNK, block.weight, offset, panel < panels)
+            to = (block.shared, base + number * CHUNK)
+            copy_chunk(block.is_async, CHUNK, to, (block.weight, offset), panel < panels)
 
         _guarded(exists, copy)
 
@@ -117,14 +119,28 @@ def _guarded(test: Expr | None, body: Callable[[], None]) -> None:
         body()
 
 
-def _copy(
-    block: Block, size: int, target: Expr, buffer: Expr, offset: Expr, valid: Expr | None
+def copy_chunk(
+    is_async: bool,
+    size: int,
+    target: tuple[Expr, Expr],
+    source: tuple[Expr, Expr],
+    valid: Expr | None,
 ) -> None:
-    """Copy `size` bytes, or zeros where the source is not valid."""
+    """Copy 4, 8 or 16 bytes to shared memory, or zeros where the source is not valid.
+
+    Args:
+        is_async: Whether the copy is to be waited for.
+        size: Bytes.
+        target: int8 shared buffer and place.
+        source: 8-bit global buffer and place, aligned to `size` where valid.
+        valid: None if it always is.
+    """
+    shared, place = target
+    buffer, offset = source
     offset = T.bind(offset if valid is None else T.Select(valid, offset, 0))
-    if block.is_async:
+    if is_async:
         count = size if valid is None else T.Select(valid, size, 0)
-        ptx.cp_async(size, block.shared[target], buffer[offset], count)
+        ptx.cp_async(size, shared[place], buffer[offset], count)
         return
     words = size // 4
     vector = "int32" if words == 1 else f"int32x{words}"
@@ -132,7 +148,7 @@ def _copy(
     if valid is not None:
         zero = T.int32(0) if words == 1 else T.broadcast(T.int32(0), words)
         value = T.if_then_else(valid, value, zero)
-    T.buffer_store(block.shared, T.reinterpret(f"int8x{size}", value), [T.Ramp(target, 1, size)])
+    T.buffer_store(shared, T.reinterpret(f"int8x{size}", value), [T.Ramp(place, 1, size)])
 
 
 def _gather_bytes(block: Block, row: Expr, k: Expr, target: Expr) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tvm.target import Target
+
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Matmul
 from qcompiler.errors import ShapeError
 
@@ -30,6 +32,15 @@ _MACS = 2048  # per cycle and multiprocessor, int8 tensor cores
 _COPIED = 48  # bytes per cycle and multiprocessor that reach shared memory from L2
 _STEP_LATENCY = 250  # cycles from a stage's barrier to the next, however little there is to do
 _EPILOGUE = 8  # outputs per cycle and multiprocessor
+
+
+def generation(target: Target) -> int | None:
+    """The architecture whose kernels the target gets: 80 for all from sm_80 on, 75, or None.
+
+    Later architectures have faster instructions of their own, but these run everywhere.
+    """
+    number = int(str(target.attrs["arch"]).removeprefix("sm_").rstrip("af"))
+    return 80 if number >= 80 else 75 if number >= 75 else None
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,10 @@ class _Row:
             if isinstance(node, Reduction):
                 self.values[node] = self._reduced(node)
             elif self._is_whole_row(node):
-                self.values[node] = T.bind(self._value(node, self.values))
+                value = self._value(node, self.values)
+                by_element = any(not self._is_whole_row(user) for user in self.graph.users[node])
+                once = self._uses(node) == 1 and not by_element
+                self.values[node] = value if once else kept(value, node.type.dtype)
         if root in self.values:
             first = self.thread % self.plan.threads == 0
             with T.If(T.And(first, own < self.plan.rows)), T.Then():
@@ -207,6 +210,9 @@ class _Row:
     def _is_whole_row(self, x: Op) -> bool:
         return not x.type.shape or x.type.shape[-1] == 1
 
+    def _uses(self, x: Op) -> int:
+        return sum(operand is x for user in self.graph.users[x] for operand in user.operands)
+
     def _is_table(self, x: Op) -> bool:
         users = self.graph.users[x]
         return any(
@@ -234,7 +240,8 @@ class _Row:
                 x for x, whole in zip(root.operands, whole_operands(root), strict=True) if not whole
             ]
             elements = {x: self._element(x, vector, lane, known) for x in operands}
-            known[root] = T.bind(self._value(root, elements))
+            value = self._value(root, elements)
+            known[root] = value if self._uses(root) == 1 else kept(value, root.type.dtype)
         return known[root]
 
     def _reduced(self, node: ReduceSum | ReduceMax) -> Expr:
@@ -257,7 +264,7 @@ class _Row:
             add(T.tvm_warp_shuffle_xor(T.uint32(0xFFFFFFFF), total[0], distance, WARP, WARP))
         warps = self.plan.threads // WARP
         if warps == 1:
-            return T.bind(total[0])
+            return total[0]
         shared = T.alloc_buffer(
             (warps * self.plan.rows_together,), dtype, scope="shared", layout=None
         )
@@ -268,4 +275,15 @@ class _Row:
         T.buffer_store(total, identity, [0])
         for warp in range(warps):
             add(shared[first + warp])
-        return T.bind(total[0])
+        return total[0]
+
+
+def kept(value: Expr, dtype: str) -> Expr:
+    """A value in a register of its own.
+
+    TVM's simplifier writes variables out wherever they are used, which is exponential in Newton's
+    iterations; elements of buffers it leaves alone.
+    """
+    register = T.alloc_buffer((1,), dtype, scope="local", layout=None)
+    T.buffer_store(register, value, [0])
+    return register[0]

@@ -14,13 +14,10 @@ from qcompiler.backends.tvm.table import Anchored, Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
 
+from .attention_rule import FusedAttention
 from .build import build_product, pack_product
+from .plan import generation
 from .rows import build_rows, row_plan
-
-
-def architecture(target: Target) -> int:
-    """The number of the oldest architecture that the target's code must run on: 75, 80, …"""
-    return int(str(target.attrs["arch"]).removeprefix("sm_").rstrip("af"))
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class Products:
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A tensor core kernel; None for groups, layouts and weights that it has no form for."""
         region = anchored(found, (ConvInteger, MatMulInteger))
-        if region is None:
+        oldest = generation(target)
+        if region is None or oldest is None:
             return None
         leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
         x, weight, *bias = (leaves[operand] for operand in region.anchor.operands)
@@ -46,8 +44,8 @@ class Products:
             values = bias[0].array
         operands = tuple(leaves[operand] for operand in region.operands)
         return Match(
-            (found.key, architecture(target)),
-            _builder(region, problem, architecture(target)),
+            (found.key, oldest),
+            _builder(region, problem, oldest),
             (x, pack_product(problem, weight.array), values, *operands),
         )
 
@@ -110,5 +108,5 @@ def _is_simple(number: np.ndarray) -> bool:
     return size <= 64 or odd in (1, 3) or size & (size + 1) == 0
 
 
-CUDA = (Products(), Rows())
+CUDA = (FusedAttention(), Products(), Rows())
 """The rules, in order of preference."""
