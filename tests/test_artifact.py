@@ -137,7 +137,7 @@ def test_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
     code = f"""
 import re
 from qcompiler.artifact import load, read_metadata
-import tvm, qcompiler.backends.tvm.run
+import qcompiler.backends.tvm.run
 def private():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 weights = read_metadata({str(path)!r}).weight_bytes
@@ -212,23 +212,14 @@ def test_threads_may_call_at_once(saved: Path, graph: Graph) -> None:
 
 
 def test_the_caller_keeps_its_cores(saved: Path) -> None:
-    """TVM's own thread pool would pin the calling thread to one core."""
+    """Thread pools like to pin the calling thread to one core."""
     before = os.sched_getaffinity(0)
     load(saved)(image())
     assert os.sched_getaffinity(0) == before
 
 
-def test_thread_count(saved: Path, graph: Graph) -> None:
-    import tvm
-
+def test_thread_count(saved: Path) -> None:
     assert load(saved).runner.threads == machine.cores()
-    one = load(saved, threads=1)
-    assert_right(one, graph)
-    assert tvm.runtime.num_threads() == 1
-    every = load(saved)
-    assert_right(every, graph)
-    assert tvm.runtime.num_threads() == machine.cores()
-    assert load(saved, threads=10**6).runner.threads == machine.cores()
     with pytest.raises(UsageError, match="threads: expected at least 1, found 0"):
         load(saved, threads=0)
 

@@ -10,8 +10,8 @@ each of this machine's instruction sets, ONNX Runtime, OpenVINO (extra `bench`) 
 Every executor has a process of its own, so that memory is its own; they take turns, a few calls
 each behind a pause in which the threads of the one before come to rest.  Reported are the median
 over all calls, the quickest call, and the median over rounds of the executor's time over that of
-the first executor (more than 1: the first is faster).  `peak MiB` is the largest resident memory
-until the first call has returned, the interpreter and all imports included.
+the first executor, if it runs (more than 1: the first is faster).  `peak MiB` is the largest
+resident memory until the first call has returned, the interpreter and all imports included.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def compare(
     finally:
         for worker in workers:
             worker.close()
+    reference = times[0] if artifacts[0].executor not in reasons else None
     measured = {
-        worker.artifact.executor: _result(name, worker, mine, times[0])
+        worker.artifact.executor: _result(name, worker, mine, reference)
         for worker, mine in zip(workers, times, strict=True)
     }
     return [
@@ -135,16 +136,17 @@ def compare(
     ]
 
 
-def _result(name: str, worker: Worker, mine: np.ndarray, first: np.ndarray) -> Result:
+def _result(name: str, worker: Worker, mine: np.ndarray, first: np.ndarray | None) -> Result:
     artifact, facts = worker.artifact, worker.facts
     made = artifact.facts
+    ratios = None if first is None else np.median(mine, 1) / np.median(first, 1)
     return Result(
         name,
         artifact.executor.name,
         made.get("operators", artifact.executor.note),
         median_ms=float(np.median(mine)) * 1e3,
         least_ms=float(mine.min()) * 1e3,
-        ratio=float(np.median(np.median(mine, 1) / np.median(first, 1))),
+        ratio=None if ratios is None else float(np.median(ratios)),
         peak_mib=facts["peak_mib"],
         before_mib=facts["before_mib"],
         file_mib=artifact.mib,
