@@ -177,7 +177,7 @@ def _source(plan: Plan, row: Expr, k: Expr) -> tuple[Expr | None, Expr]:
     line = T.bind(row // ow)
     y0, x0 = line % oh * sh - top, row % ow * sw - left
     tap, place = k // plan.run, k % plan.run
-    if plan.run == channels * conv.kernel[1]:
+    if plan.run == channels * conv.kernel[1] and not (left or right):
         y, x = T.bind(y0 + tap * dh), x0
     else:
         y, x = T.bind(y0 + tap // conv.kernel[1] * dh), T.bind(x0 + tap % conv.kernel[1] * dw)
