@@ -48,6 +48,17 @@ class _End:
         total = self.sums[vector][pixel * self.plan.sum_lanes + lane]
         return self.epilogue.value(total, self.operands, index)
 
+    @property
+    def on_vectors(self) -> bool:
+        """Whether the epilogue has a form for as many channels."""
+        return self.epilogue.vector is not None and self.width % 4 == 0
+
+    def vector(self, vector: int, pixel: Expr, place: tuple[Expr, ...]) -> Expr:
+        """`Epilogue.vector` of the channels from an output index on."""
+        assert self.epilogue.vector is not None
+        span = T.Ramp(pixel * self.plan.sum_lanes, 1, self.width)
+        return self.epilogue.vector(self.sums[vector][span], self.operands, place, self.width)
+
 
 def store_tile(
     plan: Plan, tile: Tile, sums: list[Expr], epilogue: Epilogue, operands: list[Expr], out: Expr
@@ -70,6 +81,10 @@ def _store_values(end: _End) -> None:
         place = end.place(pixel)
         for vector in range(len(end.sums)):
             first = end.first_channel(vector)
+            if end.on_vectors:
+                codes = end.vector(vector, pixel, (*place, first))
+                T.buffer_store(end.out, codes, [*place, T.Ramp(first, 1, end.width)])
+                continue
             with T.vectorized(end.width) as lane:
                 index = (*place, first + lane)
                 T.buffer_store(end.out, end.value(vector, pixel, index, lane), list(index))

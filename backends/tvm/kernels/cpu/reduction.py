@@ -11,6 +11,8 @@ from .problem import Expr
 from .tile import Tile
 
 _SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
+_LINE = 64  # of the cache; elements of a packed weight have a byte or two
+_TO_LEVEL_2 = (T.int32(0), T.int32(2), T.int32(1))  # read; locality; data
 
 
 def source_base(plan: Plan, tile: Tile) -> Expr:
@@ -56,6 +58,8 @@ def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -
     with tap_loops(plan, plan.steps) as (tap, offset, step):
         offset = base + offset + step * group
         k = tap * plan.steps + step
+        if not conv.depthwise:
+            _prefetch(plan, tile, weight, k)
         for (i, j), accumulator in zip(pixels, accumulators, strict=True):
             away = pixel_distance(plan, i, j)
             for vector, total in enumerate(accumulator):
@@ -75,6 +79,17 @@ def accumulate(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -
             whole = total[T.Ramp(0, 1, lanes)]
             T.buffer_store(sums[vector], whole, [T.Ramp(p * lanes, 1, lanes)])
     return sums
+
+
+def _prefetch(plan: Plan, tile: Tile, weight: Expr, k: Expr) -> None:
+    """Ask for what the next panel needs at this step.
+
+    A panel is read from a distant cache by its first tile only, which would wait for it.
+    """
+    following = T.min(tile.panel + 1, plan.groups * plan.panels - 1)
+    for element in range(0, plan.panel_width * plan.isa.group, _LINE):
+        address = T.address_of(weight[following, k, element])
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, *_TO_LEVEL_2))
 
 
 def pixel_distance(plan: Plan, row: int, col: int) -> int:
