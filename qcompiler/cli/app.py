@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qcompiler.cli.bench import bench_command
 from qcompiler.cli.compare import compare_command
 from qcompiler.cli.compile import compile_command
 from qcompiler.cli.group import DefaultGroup
@@ -21,6 +22,7 @@ EXAMPLES = """
   qcompile model.onnx --calib data.py:samples --emit onnx  # integer ONNX
   qcompile run model.so --input test.npz --output result.npz
   qcompile inspect model.so
+  qcompile bench model.so                       # latency, and time per kernel
   qcompile compare model.onnx --calib samples.npz --data test.npz --html report.html
 
 [bold]qcompile compile --help[/bold] lists the options of a compilation; the word
@@ -39,6 +41,7 @@ app = typer.Typer(
 app.command("compile")(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)
+app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 
 
