@@ -156,8 +156,8 @@ def compile_model(
     options: Options | None = None,
 ) -> Compilation:
     """Compile a float model to an integer-only library; see `compile` for the arguments."""
+    from qcompiler.backends.target import load_builder
     from qcompiler.backends.target import target as find_target
-    from qcompiler.backends.tvm.build import build
 
     chosen = options or Options()
     seconds: dict[str, float] = {}
@@ -170,6 +170,8 @@ def compile_model(
         start = now
 
     machine = find_target(target)
+    builder = load_builder(machine)
+    builder.check(machine)  # before minutes of calibration
     graph = import_model(model, example_inputs, input_shapes=chosen.input_shapes)
     lap("import")
     integer = quantize(graph, calibration, options=chosen)
@@ -177,7 +179,7 @@ def compile_model(
     kernels = PassManager(LOWERING, chosen.instruments)(integer)
     lap("fuse")
     source = model if isinstance(model, (str, os.PathLike, bytes)) else graph
-    compiled = build(kernels, machine, source_sha256=digest(source), threads=chosen.threads)
+    compiled = builder.build(kernels, machine, source_sha256=digest(source), threads=chosen.threads)
     lap("build")
     return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
 

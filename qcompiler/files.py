@@ -1,9 +1,10 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and loading libraries as they are now."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +44,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}): name a file in a folder that "
             "exists, is writable and has space left"
         ) from error
+
+
+@contextmanager
+def fresh_link(library: Path) -> Iterator[Path]:
+    """A name for a shared library that was never used before.
+
+    The dynamic linker would take a library of the same path for the one it has already loaded, even
+    if the file was replaced since.
+
+    Yields:
+        A link, which is gone behind the block.
+    """
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        link = Path(folder) / "model.so"
+        link.symlink_to(library.resolve())
+        yield link

@@ -12,8 +12,9 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
+from tvm.ir import TensorLoad
+from tvm.sym import Analyzer
 from tvm.target import Target
-from tvm.tirx import compilation_pipeline
 
 from qcompiler.errors import TargetError
 
@@ -83,8 +84,9 @@ def launches(function: tirx.PrimFunc, symbol: str) -> Launches:
         TargetError: it has code outside bound loops, or sizes that are not static.
     """
     named = _without_fences(function).with_attr("global_symbol", symbol)
+    passes = _SCHEDULED if isinstance(function.body, s_tir.SBlockRealize) else _WRITTEN
     with TARGET:
-        module = _PASSES(tirx.transform.BindTarget(TARGET)(tvm.IRModule({symbol: named})))
+        module = passes(tirx.transform.BindTarget(TARGET)(tvm.IRModule({symbol: named})))
         device = tvm.IRModule(
             {
                 name: f
@@ -92,8 +94,7 @@ def launches(function: tirx.PrimFunc, symbol: str) -> Launches:
                 if int(f.attrs.get("calling_conv", 0)) == _DEVICE
             }
         )
-        *_, finish = compilation_pipeline.get_tir_pipeline("s_tir")
-        device = finish()(device)
+        device = _FINISH(device)
     host = _Host(symbol, module[symbol])
     return Launches(device, tuple(host.sequence), tuple(host.temporaries))
 
@@ -189,7 +190,41 @@ def _nbytes(buffer: Any) -> int:
     return lanes * math.prod(int(d) for d in buffer.shape)
 
 
-_PASSES = tvm.transform.Sequential(
+def _with_plain_addresses(function: tirx.PrimFunc, *_: Any) -> tirx.PrimFunc:
+    """The function with the addresses of vectors written out.
+
+    The code generator moves a vector at once only where it sees that the address is a multiple of
+    its length, and it does not look behind names.
+    """
+    values: dict[Any, Any] = {}
+
+    def note(x: Any) -> None:
+        values[x.var] = x.value
+
+    tvm_ffi.structural_walk(function.body, (tirx.Bind, note))
+
+    def value(x: Any) -> Any:
+        return expanded(values[x]) if x in values and _is_index(values[x]) else x
+
+    def expanded(expression: Any) -> Any:
+        return tvm_ffi.structural_map(expression, (tirx.Var, value), order="post")
+
+    def ramp(x: Any) -> Any:
+        base = Analyzer().simplify(expanded(x.base))
+        return tirx.Ramp(base, x.stride, x.lanes)
+
+    body = tvm_ffi.structural_map(function.body, (tirx.Ramp, ramp), order="post")
+    return function.with_body(body)
+
+
+def _is_index(x: Any) -> bool:
+    """Whether an expression is cheap arithmetic on indices."""
+    loads: list[Any] = []
+    tvm_ffi.structural_walk(x, ((TensorLoad, tvm.ir.Call), loads.append), order="post")
+    return str(x.ty) == "int32" and not loads
+
+
+_SCHEDULED = tvm.transform.Sequential(
     [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerCrossThreadReduction(),
@@ -232,5 +267,24 @@ _PASSES = tvm.transform.Sequential(
         tirx.transform.SplitHostDevice(),
     ]
 )
-"""TVM's default order without InjectSoftwarePipeline, which crashes on kernels for int8, and
-without what other targets need."""
+"""For functions that were scheduled: TVM's default order without InjectSoftwarePipeline, which
+crashes on kernels for int8, and without what other targets need."""
+
+_WRITTEN = tvm.transform.Sequential(
+    [
+        tirx.transform.prim_func_pass(_with_plain_addresses, opt_level=0),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.RemoveNoOp(),
+        tirx.transform.VerifyMemory(),
+        tirx.transform.AnnotateEntryFunc(),
+        s_tir.transform.MergeSharedMemoryAllocations(),
+        tirx.transform.SplitHostDevice(),
+    ]
+)
+"""For functions that were written out, barriers and registers included.  Nothing simplifies them:
+TVM would replace each name by its value, wherever it is used, until the text bursts; nvcc need
+not."""
+
+_FINISH = tvm.transform.Sequential([tirx.transform.LowerWarpMemory(), tirx.transform.LowerIntrin()])

@@ -21,7 +21,8 @@ using no = constant<bool, false>; using yes = constant<bool, true>;
 template <class A, class B> struct is_same : no {};
 template <class A> struct is_same<A, A> : yes {};
 template <class A, class B> constexpr bool is_same_v = is_same<A, B>::value;
-template <class T> struct is_floating_point : constant<bool, is_same_v<T, float> || is_same_v<T, double>> {};
+template <class T> struct is_floating_point
+    : constant<bool, is_same_v<T, float> || is_same_v<T, double>> {};
 template <class T> struct is_signed : constant<bool, (T(-1) < T(0))> {};
 template <class T> struct is_unsigned : constant<bool, (T(0) < T(-1))> {};
 template <class T> struct is_integral : constant<bool, !is_floating_point<T>::value> {};
@@ -42,12 +43,15 @@ _HEADERS = {
 
 def find() -> Nvrtc | None:
     """NVRTC of the package `nvidia-cuda-nvrtc` (also `-cu12`), or of the system."""
-    for path in _candidates():
-        try:
-            return Nvrtc(path, ctypes.CDLL(path))
-        except OSError:
-            continue
-    return None
+    found = (Nvrtc(path, library) for path in _candidates() if (library := _opened(path)))
+    return next(found, None)
+
+
+def _opened(path: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(path)
+    except OSError:
+        return None
 
 
 def _candidates() -> Iterator[str]:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 
-_FUNCTION = re.compile(r"^\s*(?:\.visible\s+|\.weak\s+)*\.(?:entry|func)\s+(?:\([^)]*\)\s*)?([\w$]+)")
+_FUNCTION = re.compile(
+    r"^\s*(?:\.visible\s+|\.weak\s+)*\.(?:entry|func)\s+(?:\([^)]*\)\s*)?([\w$]+)"
+)
 _INSTRUCTION = re.compile(r"^\s*(?:@!?%\w+\s+)?([a-z][\w]*(?:\.[\w:]+)*)[\s;]")
-_FLOAT = re.compile(r"\.(?:[bt]?f(?:16|32|64)(?:x2)?|e4m3(?:x2)?|e5m2(?:x2)?|e2m1(?:x2)?|approx|ftz)\b")
+_FLOAT = re.compile(
+    r"\.(?:[bt]?f(?:16|32|64)(?:x2)?|e4m3(?:x2)?|e5m2(?:x2)?|e2m1(?:x2)?|approx|ftz)\b"
+)
 _MOVES = ("ld", "ldu", "st", "mov", "selp", "shfl")
 _CALLEE = re.compile(r"call(?:\.uni)?\s+(?:\([^)]*\)\s*,\s*)?([\w$]+)")
 _BUILTIN = re.compile(r"vprintf|__assertfail|malloc|free")
@@ -51,6 +55,4 @@ def _total(name: str, counts: dict[str, int], calls: dict[str, set[str]]) -> int
         fresh = calls.get(waiting.pop(), set()) - seen
         seen |= fresh
         waiting.extend(fresh)
-    return sum(
-        counts[part] if part in counts else not _BUILTIN.fullmatch(part) for part in seen
-    )
+    return sum(counts[part] if part in counts else not _BUILTIN.fullmatch(part) for part in seen)

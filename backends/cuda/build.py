@@ -1,0 +1,161 @@
+"""From a graph to one shared library for NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from tvm.target import Target as TvmTarget
+
+from qcompiler.artifact import CompiledModel, Metadata, seal
+from qcompiler.backends.cuda import installed
+from qcompiler.backends.cuda.launches import Launches, launches, source
+from qcompiler.backends.cuda.library import Variant, link
+from qcompiler.backends.cuda.plan import Plan, make_plan
+from qcompiler.backends.cuda.ptx import float_instructions
+from qcompiler.backends.cuda.schedule import schedule
+from qcompiler.backends.cuda.toolkit import Code, Compiler, find_compiler
+from qcompiler.backends.target import Target, load_kernels
+from qcompiler.backends.targets.cuda import DEFAULT
+from qcompiler.backends.tvm import machine
+from qcompiler.backends.tvm.build import c_compiler
+from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
+from qcompiler.backends.tvm.lower import Kernel, Program, lower
+from qcompiler.backends.tvm.program import Constants
+from qcompiler.errors import TargetError
+from qcompiler.graph import Graph
+
+
+def check(target: Target) -> None:
+    """Refuse what cannot be compiled for, whatever the graph is.
+
+    Raises:
+        TargetError: there is no CUDA compiler, no C compiler, or it does not know the GPU.
+    """
+    c_compiler(machine.architecture())
+    _architectures(target, find_compiler())
+
+
+def build(
+    graph: Graph,
+    target: Target,
+    *,
+    source_sha256: str | None = None,
+    threads: int | None = None,
+) -> CompiledModel:
+    """Compile a graph to a library that lies in a temporary folder until it is saved.
+
+    Args:
+        graph: In any language.
+        target: What to compile for; no GPU need be there.
+        source_sha256: Digest of the model's file, for the metadata.
+        threads: For the metadata; GPUs do not count them.
+
+    Raises:
+        TargetError: the target's kernel tables are missing, or a compiler is, or it refuses.
+    """
+    compiler = find_compiler()
+    architectures = _architectures(target, compiler)
+    programs = _lower(graph, target, architectures)
+    kernels = {k.symbol: k for program in programs.values() for k in program.kernels}
+    lowered = {symbol: launches(k.function, symbol) for symbol, k in kernels.items()}
+    codes = _compile(compiler, programs, lowered)
+    constants = Constants()
+    plans: dict[tuple[tuple[str, tuple[int, ...]], ...], Plan] = {}
+    variants = []
+    for architecture, program in programs.items():
+        key = tuple((c.kernel.symbol, tuple(map(id, c.arguments))) for c in program.calls)
+        if key not in plans:  # architectures with equal programs share a plan
+            plans[key] = make_plan(program, lowered, constants)
+        variants.append(Variant(architecture, codes[architecture].cubin, plans[key]))
+    folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
+    library = link(
+        Path(folder.name),
+        c_compiler(machine.architecture()),
+        variants,
+        constants.arrays,
+        ([x.type for x in graph.inputs], [y.type for y in graph.outputs.values()]),
+    )
+    shown = list(programs.values())
+    metadata = Metadata(
+        model=graph.name,
+        inputs=inputs(graph),
+        outputs=outputs(graph),
+        target=target.name,
+        architecture=machine.architecture(),
+        cpu="",
+        features=(),
+        qcompiler=version("qcompiler"),
+        tvm=version("apache-tvm"),
+        source_sha256=source_sha256,
+        kernels=(infos := kernel_infos(shown, _floats(codes.values(), lowered))),
+        calls=tuple([k.symbol for k in infos].index(call.kernel.symbol) for call in shown[0].calls),
+        threads=threads,
+        weight_bytes=constants.nbytes,
+        workspace_bytes=max(plan.workspace_bytes for plan in plans.values()),
+        device="cuda",
+        gpus=architectures,
+        toolkit=compiler.version,
+    )
+    seal(library, metadata)
+    return CompiledModel(library, metadata, owner=folder)
+
+
+def _architectures(target: Target, compiler: Compiler) -> tuple[str, ...]:
+    """What the library gets code for.
+
+    Raises:
+        TargetError: the compiler does not know one that is asked for.
+    """
+    known = compiler.architectures()
+    chosen = target.architectures or installed.architectures()
+    for architecture in chosen:
+        if architecture.rstrip("af") not in known:
+            raise TargetError(
+                f"target {target.name!r}: {compiler.version} does not know {architecture}, only "
+                f"{', '.join(known)}: install another CUDA toolkit, or choose one of these GPUs"
+            )
+    return chosen or tuple(a for a in DEFAULT if a in known) or known[-1:]
+
+
+def _lower(graph: Graph, target: Target, architectures: Sequence[str]) -> dict[str, Program]:
+    """The program of each architecture; kernels that several use are built once."""
+    rules = load_kernels(target)
+    kernels: dict[Hashable, Kernel] = {}
+    return {
+        architecture: lower(
+            graph,
+            TvmTarget({**target.tvm, "arch": architecture}),
+            rules,
+            schedule,
+            kernels,
+        )
+        for architecture in architectures
+    }
+
+
+def _compile(
+    compiler: Compiler, programs: Mapping[str, Program], lowered: Mapping[str, Launches]
+) -> dict[str, Code]:
+    """Compile every architecture, as many at once as there are cores."""
+    sources = {
+        architecture: source(lowered[k.symbol] for k in program.kernels)
+        for architecture, program in programs.items()
+    }
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        codes = pool.map(lambda item: compiler.compile(item[1], item[0]), sources.items())
+        return dict(zip(sources, codes, strict=True))
+
+
+def _floats(codes: Iterable[Code], lowered: Mapping[str, Launches]) -> dict[str, int]:
+    """Floating-point instructions of each kernel, on the architecture with the most."""
+    counts = dict.fromkeys(lowered, 0)
+    for code in codes:
+        found = float_instructions(code.ptx)
+        for symbol, kernel in lowered.items():
+            own = {launch.symbol for launch in kernel.sequence} & found.keys()
+            counts[symbol] = max(counts[symbol], sum(found[name] for name in own))
+    return counts

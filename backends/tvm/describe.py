@@ -1,0 +1,107 @@
+"""What the metadata says about kernels, inputs and outputs, on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from qcompiler.artifact import KernelInfo, Value
+from qcompiler.backends.tvm.lower import Call, Program
+from qcompiler.graph import Graph, Input, Op, toposort
+from qcompiler.ops import Concat, Dequantize, Fused, Movement, Quantize, skeleton
+from qcompiler.report.summary import macs
+from qcompiler.types import Quantization
+
+
+def kernel_infos(programs: Sequence[Program], counts: Mapping[str, int]) -> tuple[KernelInfo, ...]:
+    """Describe the kernels of one graph's programs.
+
+    Args:
+        programs: One for each architecture that a library has code for.
+        counts: Symbol → floating-point instructions.
+    """
+    graph = programs[0].graph
+    names = graph.names
+    nbytes = {call.kernel: _nbytes(call) for program in programs for call in program.calls}
+    return tuple(
+        KernelInfo(
+            k.symbol,
+            k.implementation,
+            tuple(names.get(node, node.kind()) for node in dict.fromkeys(k.nodes)),
+            _role(graph, k.nodes),
+            counts[k.symbol],
+            _macs(k.nodes[0]),
+            nbytes[k],
+        )
+        for k in dict.fromkeys(k for program in programs for k in program.kernels)
+    )
+
+
+def inputs(graph: Graph) -> tuple[Value, ...]:
+    """What to feed."""
+    return tuple(Value(str(x.name), x.type, _entry(graph, x)) for x in graph.inputs)
+
+
+def outputs(graph: Graph) -> tuple[Value, ...]:
+    """What comes back."""
+    return tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items())
+
+
+def _macs(node: Op) -> int:
+    return sum(map(_macs, node.region.ops)) if isinstance(node, Fused) else macs(node)
+
+
+def _nbytes(call: Call) -> int:
+    """Operands and result, each once."""
+    values = {id(x): x for x in (*call.arguments, call.result)}.values()
+    return sum(x.nbytes if isinstance(x, np.ndarray) else x.type.nbytes for x in values)
+
+
+def _role(graph: Graph, nodes: Sequence[Op]) -> str:
+    """What a kernel is to the integer world: see `KernelInfo.role`."""
+    if all(_quantize(x) is not None and _only_moves(toposort(x.operands)) for x in nodes):
+        return "entry"
+    if all(isinstance(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
+        return "exit"
+    shared = skeleton(nodes[0]).graph  # equal for all that share a kernel
+    primitives = [x for x in shared.ops if not isinstance(x, Input)]
+    if all(isinstance(x, (Movement, Concat)) for x in primitives):
+        return "move"
+    return "float" if any(x.type.is_float for x in primitives) else "integer"
+
+
+def _quantize(node: Op) -> Quantize | None:
+    """The Quantize in a kernel that does nothing else but move codes."""
+    inside = node.region.ops if isinstance(node, Fused) else (node,)
+    found = [x for x in inside if isinstance(x, Quantize)]
+    others = [x for x in inside if not isinstance(x, (Input, Quantize))]
+    return found[0] if len(found) == 1 and _only_moves(others) else None
+
+
+def _only_moves(ops: Iterable[Op]) -> bool:
+    return all(isinstance(x, (Input, Movement)) for x in ops)
+
+
+def _users(graph: Graph, node: Op) -> list[Op]:
+    """Everything that is computed from the value."""
+    found: dict[Op, None] = {}
+    waiting = [node]
+    while waiting:
+        fresh = [x for x in graph.users.get(waiting.pop(), ()) if x not in found]
+        found.update(dict.fromkeys(fresh))
+        waiting.extend(fresh)
+    return list(found)
+
+
+def _entry(graph: Graph, x: Op) -> Quantization | None:
+    """What the codes mean that an input is quantized to."""
+    for user in graph.users[x]:
+        if (quantize := _quantize(user)) is not None:
+            return quantize.quantization
+    return x.type.quantization
+
+
+def _exit(y: Op) -> Quantization | None:
+    root = y.root if isinstance(y, Fused) else y
+    return root.x.type.quantization if isinstance(root, Dequantize) else y.type.quantization
