@@ -6,25 +6,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import tvm
 from tvm.target import Target as TvmTarget
 
-from qcompiler.artifact import CompiledModel, KernelInfo, Metadata, Value, seal
+from qcompiler.artifact import CompiledModel, Metadata, seal
 from qcompiler.backends.target import Target, load_kernels
 from qcompiler.backends.tvm import machine
 from qcompiler.backends.tvm.assembly import float_instructions
-from qcompiler.backends.tvm.lower import Call, Program, lower
+from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
+from qcompiler.backends.tvm.lower import Program, lower
 from qcompiler.backends.tvm.program import CONSTANTS, PIPELINE, Main, main, plain
 from qcompiler.errors import TargetError
-from qcompiler.graph import Graph, Input, Op, toposort
-from qcompiler.ops import Concat, Dequantize, Fused, Movement, Quantize, skeleton
-from qcompiler.report.summary import macs
-from qcompiler.types import Quantization
+from qcompiler.graph import Graph
 
 LIBRARY = "model.so"
 
@@ -128,24 +124,10 @@ def _metadata(
     counts: dict[str, int],
 ) -> Metadata:
     graph = program.graph
-    names = graph.names
-    nbytes = {call.kernel: _nbytes(call) for call in program.calls}
-    kernels = tuple(
-        KernelInfo(
-            k.symbol,
-            k.implementation,
-            tuple(names.get(node, node.kind()) for node in k.nodes),
-            _role(graph, k.nodes),
-            counts[k.symbol],
-            _macs(k.nodes[0]),
-            nbytes[k],
-        )
-        for k in program.kernels
-    )
     return Metadata(
         model=graph.name,
-        inputs=tuple(Value(str(x.name), x.type, _entry(graph, x)) for x in graph.inputs),
-        outputs=tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items()),
+        inputs=inputs(graph),
+        outputs=outputs(graph),
         target=target.name,
         architecture=_architecture(chosen),
         cpu=str(chosen.attrs["mcpu"]),
@@ -153,68 +135,9 @@ def _metadata(
         qcompiler=version("qcompiler"),
         tvm=version("apache-tvm"),
         source_sha256=source,
-        kernels=kernels,
+        kernels=kernel_infos([program], counts),
         calls=tuple(program.kernels.index(call.kernel) for call in program.calls),
         threads=threads,
         weight_bytes=final.constant_bytes,
         workspace_bytes=final.workspace_bytes,
     )
-
-
-def _macs(node: Op) -> int:
-    return sum(map(_macs, node.region.ops)) if isinstance(node, Fused) else macs(node)
-
-
-def _nbytes(call: Call) -> int:
-    """Operands and result, each once."""
-    values = {id(x): x for x in (*call.arguments, call.result)}.values()
-    return sum(x.nbytes if isinstance(x, np.ndarray) else x.type.nbytes for x in values)
-
-
-def _role(graph: Graph, nodes: list[Op]) -> str:
-    """What a kernel is to the integer world: see `KernelInfo.role`."""
-    if all(_quantize(x) is not None and _only_moves(toposort(x.operands)) for x in nodes):
-        return "entry"
-    if all(isinstance(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
-        return "exit"
-    shared = skeleton(nodes[0]).graph  # equal for all that share a kernel
-    primitives = [x for x in shared.ops if not isinstance(x, Input)]
-    if all(isinstance(x, (Movement, Concat)) for x in primitives):
-        return "move"
-    return "float" if any(x.type.is_float for x in primitives) else "integer"
-
-
-def _quantize(node: Op) -> Quantize | None:
-    """The Quantize in a kernel that does nothing else but move codes."""
-    inside = node.region.ops if isinstance(node, Fused) else (node,)
-    found = [x for x in inside if isinstance(x, Quantize)]
-    others = [x for x in inside if not isinstance(x, (Input, Quantize))]
-    return found[0] if len(found) == 1 and _only_moves(others) else None
-
-
-def _only_moves(ops: Iterable[Op]) -> bool:
-    return all(isinstance(x, (Input, Movement)) for x in ops)
-
-
-def _users(graph: Graph, node: Op) -> list[Op]:
-    """Everything that is computed from the value."""
-    found: dict[Op, None] = {}
-    waiting = [node]
-    while waiting:
-        fresh = [x for x in graph.users.get(waiting.pop(), ()) if x not in found]
-        found.update(dict.fromkeys(fresh))
-        waiting.extend(fresh)
-    return list(found)
-
-
-def _entry(graph: Graph, x: Op) -> Quantization | None:
-    """What the codes mean that an input is quantized to."""
-    for user in graph.users[x]:
-        if (quantize := _quantize(user)) is not None:
-            return quantize.quantization
-    return x.type.quantization
-
-
-def _exit(y: Op) -> Quantization | None:
-    root = y.root if isinstance(y, Fused) else y
-    return root.x.type.quantization if isinstance(root, Dequantize) else y.type.quantization

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from qcompiler.artifact import host_array
 from qcompiler.backends.tvm import machine
 from qcompiler.errors import FileError, TargetError, UsageError
+from qcompiler.files import fresh_link
 
 if TYPE_CHECKING:
     from qcompiler.artifact import Metadata
@@ -104,21 +104,13 @@ def check_machine(path: Path, metadata: Metadata) -> None:
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    """Load under a name that was never used before.
-
-    The dynamic linker would take a library of the same path for the one it has already loaded, even
-    if the file was replaced since.
-    """
-    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
-        link = Path(folder) / "model.so"
-        link.symlink_to(path.resolve())
-        try:
+    try:
+        with fresh_link(path) as link:
             library = ctypes.CDLL(str(link))
-            library.qc_open()
-            library.qc_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        except (OSError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FileError(f"{path}: cannot be loaded ({reason})") from error
+        library.qc_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    except (OSError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileError(f"{path}: cannot be loaded ({reason})") from error
     return library
 
 
