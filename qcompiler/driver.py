@@ -60,8 +60,8 @@ class Options:
         require_integer: Raise `NotIntegerError` if an op stays in float.
         input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
         seed: Of synthetic calibration data.
-        threads: Threads of calibration and of the compiled model, which does not take the number
-            along into its file; None: the cores that the process may use.
+        threads: Threads of calibration, and the compiled model's default, stored in its file; None:
+            the cores that the process may use, wherever that is.
         progress: Show calibration on stderr.
     """
 

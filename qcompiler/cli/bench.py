@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from qcompiler.artifact import CompiledModel
     from qcompiler.report.latency import Latency, Peaks
+
+PIPE_WIDTH = 140
+"""Columns of a table that no terminal limits."""
 
 
 @guarded
@@ -68,7 +72,8 @@ def bench_command(
     if found.kernels:
         from rich.console import Console
 
-        Console(highlight=False).print(_table(found))
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        Console(highlight=False, width=width).print(_table(found))
 
 
 def _peaks(model: CompiledModel) -> Peaks | None:

@@ -53,6 +53,7 @@ def library_facts(path: Path) -> dict[str, Any]:
         "source_sha256": metadata.source_sha256,
         "weight_bytes": metadata.weight_bytes,
         "workspace_bytes": metadata.workspace_bytes,
+        "threads": metadata.threads,
         "float_instructions": metadata.float_instructions,
         "kernels": [dataclasses.asdict(k) for k in metadata.kernels],
     }

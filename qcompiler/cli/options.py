@@ -81,7 +81,12 @@ RequireInteger = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    _option(panel=RESULT, min=1, help="Threads to calibrate with; by default all cores."),
+    _option(
+        panel=RESULT,
+        min=1,
+        help="Threads to calibrate with, and the library's default; without it all cores, of the "
+        "machine that runs it.",
+    ),
 ]
 ListTargets = Annotated[
     bool,

@@ -47,7 +47,8 @@ def run_command(
         ),
     ],
     threads: Annotated[
-        int | None, typer.Option(min=1, show_default=False, help="By default all cores.")
+        int | None,
+        typer.Option(min=1, show_default=False, help="By default what LIB says, else all cores."),
     ] = None,
     verbose: Annotated[
         int,

@@ -29,6 +29,7 @@ class Summary:
         bytes_before: Constants of the float model.
         bytes_after: Constants of the integer model.
         file_bytes: The library.
+        workspace_bytes: Memory for values that each running call needs, at its peak.
         seconds: Stage → wall time.
     """
 
@@ -40,6 +41,7 @@ class Summary:
     bytes_before: int
     bytes_after: int
     file_bytes: int
+    workspace_bytes: int
     seconds: Mapping[str, float]
 
 
@@ -62,6 +64,7 @@ def summarize(
         bytes_before=constant_bytes(graph),
         bytes_after=constant_bytes(integer),
         file_bytes=0 if compiled is None else compiled.path.stat().st_size,
+        workspace_bytes=0 if compiled is None else compiled.metadata.workspace_bytes,
         seconds=dict(seconds),
     )
 

@@ -40,6 +40,7 @@ def _rows(summary: Summary, output: str) -> list[tuple[str, str]]:
     ]
     if summary.file_bytes:
         rows.append(("library", size(summary.file_bytes)))
+        rows.append(("memory", f"{size(summary.workspace_bytes)} of values at the peak of a call"))
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in summary.seconds.items())
     return [*rows, ("time", stages), ("output", output)]
 

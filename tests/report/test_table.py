@@ -27,6 +27,7 @@ def summary(**changes) -> Summary:
         "bytes_before": 4096,
         "bytes_after": 1000,
         "file_bytes": 3 << 20,
+        "workspace_bytes": 5 << 10,
         "seconds": {"import": 0.125, "build": 2.0},
     }
     return Summary(**{**fields, **changes})
@@ -38,6 +39,7 @@ def test_table():
         "MACs       75.0 % integer of 4.00 million",
         "constants  4.0 KiB → 1000 B",
         "library    3.0 MiB",
+        "memory     5.0 KiB of values at the peak of a call",
         "time       import 0.12 s, build 2.00 s",
         "output     out/[m].so",
     ]
