@@ -80,6 +80,16 @@ def product(x_shape: tuple[int, ...], outputs: int) -> Graph:
     return Graph((x,), {"z": requantize(MatMulInteger(x, weight, bias))})
 
 
+def tables(kinds: int, outputs: int, q: Quantization) -> Graph:
+    """Channels of several kinds, each with a table of its own."""
+    x = codes((1, 11, 20))
+    weight = Constant(random("int8", 20, outputs))
+    code = requantize(MatMulInteger(x, weight, None), q=q, shift=40)
+    rows = Constant(RNG.integers(0, kinds, outputs, dtype=np.int32) * 256)
+    values = Constant(random("uint8", 256 * kinds))
+    return Graph((x,), {"z": Table(code, values, UINT8, rows)})
+
+
 def branches() -> Graph:
     """Two outputs, a value with several users, its own residual, and every kind of movement."""
     x = codes((2, 8, 8, 16))
@@ -111,6 +121,8 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "sum-requantize": lambda: Graph(
         (x := codes((1, 7, 7, 64)),), {"z": requantize(ReduceSum(x, (1, 2)), shift=34)}
     ),
+    "two-tables": lambda: tables(2, 96, INT8),
+    "five-tables": lambda: tables(5, 37, UINT8),
     "branches": branches,
 }
 

@@ -7,12 +7,13 @@ from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .lookup import BYTES, permute, quarters
 from .plan import Plan
 from .problem import Epilogue, Expr
 from .tile import Tile, out_place
 
-_BYTES = 64  # of one vector of the byte permute
 _TABLE = 256
+_MOST_TABLES = 8
 _MOST_TOGETHER = 4
 
 
@@ -94,8 +95,10 @@ def _store_found(end: _End, table: Expr) -> None:
     """What the table has for each value's code, as many pixels at once as fill the permute."""
     pixels, vectors, width = end.plan.tile[0] * end.plan.tile[1], len(end.sums), end.width
     together = min(_together(vectors * width), pixels)
-    size = -(-together * vectors * width // _BYTES) * _BYTES
+    size = -(-together * vectors * width // BYTES) * BYTES
+    tables = int(table.shape[0]) // _TABLE
     codes = T.alloc_buffer((size,), "uint8", layout=None)
+    kinds = T.alloc_buffer((size,), "uint8", layout=None) if tables > 1 else None
     found = T.alloc_buffer((size,), end.epilogue.dtype, layout=None)
     with T.serial(-(-pixels // together)) as block:
         first_pixel = T.bind(T.min(block * together, pixels - together))
@@ -111,7 +114,15 @@ def _store_found(end: _End, table: Expr) -> None:
                 index = (*places[i], firsts[vector] + lane)
                 value = end.value(vector, first_pixel + i, index, lane)
                 T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [start + lane])
-        _permute(table, codes, found, size, end.epilogue.dtype)
+            if kinds is not None:
+                with T.vectorized(width) as lane:
+                    index = (*places[i], firsts[vector] + lane)
+                    row = end.value(vector, first_pixel + i, index, lane).indices[0] >> 8
+                    T.buffer_store(kinds, T.cast(row, "uint8"), [start + lane])
+        for start in range(0, size, BYTES):
+            span = T.Ramp(start, 1, BYTES)
+            kind = None if kinds is None else kinds[span]
+            T.buffer_store(found, _looked_up(table, codes[span], kind, end.epilogue.dtype), [span])
         for i, vector, start in spans:
             with T.vectorized(width) as lane:
                 place = [*places[i], firsts[vector] + lane]
@@ -120,12 +131,15 @@ def _store_found(end: _End, table: Expr) -> None:
 
 def _together(codes: int) -> int:
     """How many pixels of so many codes to look up at once."""
-    whole = _BYTES // math.gcd(_BYTES, codes)
-    return whole if whole <= _MOST_TOGETHER else max(1, _BYTES // codes)
+    whole = BYTES // math.gcd(BYTES, codes)
+    return whole if whole <= _MOST_TOGETHER else max(1, BYTES // codes)
 
 
 def _final_table(end: _End) -> Expr | None:
-    """The 256-byte table that the values are elements of, if the ISA can look 64 up at once."""
+    """The byte table that the values are elements of, if the ISA can look 64 up at once.
+
+    Where channels have tables of their own, one behind the other, these are few.
+    """
     if not end.plan.isa.permutes:
         return None
     index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(end.out.shape)))
@@ -133,25 +147,20 @@ def _final_table(end: _End) -> Expr | None:
     if not isinstance(value, TensorLoad):
         return None
     for operand, (shape, dtype) in zip(end.operands, end.epilogue.operands, strict=True):
-        if value.source.same_as(operand) and shape == (_TABLE,) and dtype in ("uint8", "int8"):
+        few = shape in [(_TABLE * i,) for i in range(1, _MOST_TABLES + 1)]
+        if value.source.same_as(operand) and few and dtype in ("uint8", "int8"):
             return operand
     return None
 
 
-def _permute(table: Expr, codes: Expr, found: Expr, size: int, dtype: str) -> None:
-    """found[i] = table[codes[i]], with the table in four registers.
-
-    ``vpermi2b`` looks up 128 entries by the low seven bits of each code; its top bit chooses
-    between two such halves (Intel SDM vol. 2, AVX512_VBMI).
-    """
-    kind = f"{dtype}x{_BYTES}"
-    quarters = [T.bind(table[T.Ramp(i, 1, _BYTES)]) for i in range(0, _TABLE, _BYTES)]
-    for start in range(0, size, _BYTES):
-        span = T.Ramp(start, 1, _BYTES)
-        code = T.bind(T.reinterpret(kind, codes[span]))
-        low, high = (
-            T.call_llvm_pure_intrin(kind, "llvm.x86.avx512.vpermi2var.qi.512", first, code, second)
-            for first, second in (quarters[:2], quarters[2:])
-        )
-        upper = T.reinterpret(f"int8x{_BYTES}", codes[span]) < T.broadcast(T.int8(0), _BYTES)
-        T.buffer_store(found, T.Select(upper, high, low), [span])
+def _looked_up(table: Expr, codes: Expr, kinds: Expr | None, dtype: str) -> Expr:
+    """A vector of entries: at each code, of the table that the lane's kind names."""
+    first = T.bind(codes)
+    found = permute(quarters(table), first, dtype)
+    if kinds is None:
+        return found
+    kind = T.bind(kinds)
+    for i in range(1, int(table.shape[0]) // _TABLE):
+        other = permute(quarters(table, i * _TABLE), first, dtype)
+        found = T.Select(kind == T.broadcast(T.uint8(i), BYTES), other, found)
+    return found

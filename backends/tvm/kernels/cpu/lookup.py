@@ -8,9 +8,9 @@ BYTES = 64  # of one vector of the byte permute
 _TABLE = 256
 
 
-def quarters(table: Expr) -> list[Expr]:
-    """A table of 256 8-bit values, bound to four vectors."""
-    return [T.bind(table[T.Ramp(i, 1, BYTES)]) for i in range(0, _TABLE, BYTES)]
+def quarters(table: Expr, first: int = 0) -> list[Expr]:
+    """A table of 256 8-bit values from `first` on, bound to four vectors."""
+    return [T.bind(table[T.Ramp(first + i, 1, BYTES)]) for i in range(0, _TABLE, BYTES)]
 
 
 def permute(table: list[Expr], codes: Expr, dtype: str) -> Expr:
