@@ -107,6 +107,7 @@ def _open(path: Path) -> ctypes.CDLL:
     try:
         with fresh_link(path) as link:
             library = ctypes.CDLL(str(link))
+        library.qc_open()
         library.qc_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     except (OSError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
