@@ -14,7 +14,8 @@ from qcompiler.graph import Constant, Input, Op
 from qcompiler.ops import Fused, Reciprocal, Requantize, Skeleton, Transpose, attention_of
 from qcompiler.types import TensorType
 
-from .attention import Attention, Scalars, attention_plan, build_attention
+from .attention import build_attention
+from .attention_plan import Attention, Scalars, attention_plan
 from .instructions import Expr
 from .plan import generation
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from . import instructions as ptx
-from .gather import Block, copy_stage, swizzled
+from .gather import Block, copy_stage, later, swizzled
 from .instructions import Expr
 from .plan import CHUNK, MMA_DEPTH, Tile
 
@@ -55,20 +55,27 @@ def accumulate(block: Block, warp: Warp) -> Expr:
     ahead = tile.stages - 1 if block.is_async else 1
     for step in range(ahead):
         if step < plan.depth_tiles:
-            copy_stage(block, T.int32(step), T.int32(step))
+            waiting = later(block)
+            copy_stage(block, T.int32(step), T.int32(step * tile.stage_bytes), waiting)
+            waiting.finish()
         if block.is_async:
             ptx.cp_async_commit()
     with T.serial(plan.depth_tiles) as step:
         if block.is_async:
             ptx.cp_async_wait(ahead - 1)
         T.evaluate(T.tvm_storage_sync("shared"))
+        waiting = later(block)
+        into = T.bind((step + ahead) % tile.stages * tile.stage_bytes)
         with T.If(step + ahead < plan.depth_tiles), T.Then():
-            copy_stage(block, step + ahead, (step + ahead) % tile.stages)
+            copy_stage(block, step + ahead, into, waiting)
         if block.is_async:
             ptx.cp_async_commit()
         base = T.bind(step % tile.stages * tile.stage_bytes)
         for i in range(tile.steps):
             _multiply(block, warp, sums, base, T.bind(warp.part * tile.steps + i))
+        if waiting.stores:
+            with T.If(step + ahead < plan.depth_tiles), T.Then():
+                waiting.finish()
     if block.is_async:
         ptx.cp_async_wait(0)
     return sums
