@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from tvm.target import Target, codegen
 
-from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa, Matmul, build, pack
+from qcompiler.backends.tvm.kernels.cpu import (
+    ISAS,
+    Conv2d,
+    Cut,
+    Epilogue,
+    Isa,
+    Matmul,
+    build,
+    pack,
+)
 from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
+
+Choose = Callable[[Conv2d | Matmul, Isa, Epilogue], Cut | None]
+"""Which of `kernels.cpu.cuts` a product gets; None leaves it to the cost model."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,7 @@ class Products:
     """ConvInteger (channels last) and MatMulInteger, with what follows element by element."""
 
     name: str = "cpu product"
+    choose: Choose | None = None
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel of `kernels.cpu` for the best instruction set of the target."""
@@ -31,14 +45,15 @@ class Products:
         if problem is None or not all(isinstance(c, Constant) for c in (weight, *bias)):
             return None
         isa = best_isa(target)
-        packed = _packed(problem, isa, weight, bias)
         operands = tuple(leaves[operand] for operand in region.operands)
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
         vector = vector_epilogue(region, leaves.__getitem__)
         epilogue = Epilogue(types, region.root.type.dtype, region.value, vector)
+        cut = None if self.choose is None else self.choose(problem, isa, epilogue)
+        packed = _packed(problem, isa, weight, bias, cut)
         return Match(
-            (found.key, isa, vector is None),
-            lambda: build(problem, isa, epilogue),
+            (found.key, isa, vector is None, cut),
+            lambda: build(problem, isa, epilogue, cut=cut),
             (x, *packed, *operands),
         )
 
@@ -71,14 +86,14 @@ def _problem(anchor: Op) -> Conv2d | Matmul | None:
 
 
 def _packed(
-    problem: Conv2d | Matmul, isa: Isa, weight: Op, bias: list[Op]
+    problem: Conv2d | Matmul, isa: Isa, weight: Op, bias: list[Op], cut: Cut | None
 ) -> tuple[np.ndarray, np.ndarray]:
     assert isinstance(weight, Constant)
     values = np.zeros(problem.out_shape[-1], np.int32)
     if bias:
         assert isinstance(bias[0], Constant)
         values = bias[0].array
-    return pack(problem, isa, weight.array, values)
+    return pack(problem, isa, weight.array, values, cut)
 
 
 CPU = (Products(),)

@@ -21,6 +21,7 @@ in vector registers (`reduction`), by pairs of pixels (`pairs`, Arm i8mm) or on 
 """
 
 from .build import build
+from .cost import Cut
 from .isa import (
     AMX_INT8,
     AVX2,
@@ -35,6 +36,7 @@ from .isa import (
     Isa,
 )
 from .pack import pack, packed_types
+from .plan import cuts
 from .problem import Conv2d, Epilogue, Matmul
 
 __all__ = [
@@ -49,10 +51,12 @@ __all__ = [
     "ISAS",
     "SSE2",
     "Conv2d",
+    "Cut",
     "Epilogue",
     "Isa",
     "Matmul",
     "build",
+    "cuts",
     "pack",
     "packed_types",
 ]

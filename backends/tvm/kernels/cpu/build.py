@@ -15,6 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .cost import Cut
 from .epilogue import store_tile
 from .isa import Isa
 from .matrix import accumulate_tiles, tile_configuration, tiles
@@ -30,7 +31,13 @@ _PARALLEL_CYCLES = 8000
 _PARALLEL_COPY = 65536  # elements
 
 
-def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "main") -> PrimFunc:
+def build(
+    problem: Conv2d | Matmul,
+    isa: Isa,
+    epilogue: Epilogue,
+    name: str = "main",
+    cut: Cut | None = None,
+) -> PrimFunc:
     """Generate the kernel of a problem.
 
     Args:
@@ -38,12 +45,13 @@ def build(problem: Conv2d | Matmul, isa: Isa, epilogue: Epilogue, name: str = "m
         isa: The instruction set; the compilation target must have its features.
         epilogue: What is stored for each accumulator.
         name: Global symbol of the function.
+        cut: One of `cuts`, the same as for `pack`; by default the first.
 
     Returns:
         A function of x, packed weight, packed bias (see `pack`), the epilogue's operands, out.
         ``out`` must not share memory with any other argument: border tiles are computed twice.
     """
-    plan = make_plan(problem, isa)
+    plan = make_plan(problem, isa, cut)
     weight_shape, bias_shape = packed_shapes(plan)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)

@@ -1,4 +1,4 @@
-"""How large the tiles of a kernel are: the quickest choice by a small model of the machine."""
+"""How large the tiles of a kernel are: all choices, ordered by a small model of the machine."""
 
 import math
 from collections.abc import Iterator
@@ -40,8 +40,8 @@ class Cut:
     cycles: float
 
 
-def cut_vectors(pixels: Pixels, outputs: int, steps: int, isa: Isa, most_vectors: int) -> Cut:
-    """The quickest tile whose accumulators, weights and one operand fit the vector registers.
+def cut_vectors(pixels: Pixels, outputs: int, steps: int, isa: Isa, most_vectors: int) -> list[Cut]:
+    """Tiles whose accumulators, weights and one operand fit the vector registers, quickest first.
 
     Args:
         pixels: Of the output.
@@ -61,11 +61,11 @@ def cut_vectors(pixels: Pixels, outputs: int, steps: int, isa: Isa, most_vectors
         return Cut(tile, vectors, 0, _count(pixels, tile) * panels * cycles)
 
     cuts = [cut(tile, v) for tile, v in _register_tiles(pixels, outputs, isa, most_vectors)]
-    return min(cuts, key=lambda cut: (cut.cycles, -math.prod(cut.tile)))
+    return sorted(cuts, key=_quickness)
 
 
-def cut_matrix(pixels: Pixels, outputs: int, steps: int, isa: Isa) -> Cut:
-    """The quickest tile for AMX: a·b accumulators, each of one operand of a rows and one of b.
+def cut_matrix(pixels: Pixels, outputs: int, steps: int, isa: Isa) -> list[Cut]:
+    """Tiles for AMX, quickest first: a·b accumulators, each of one operand of a rows and one of b.
 
     A product of tiles takes a cycle per row of its left operand, a load of a tile half a cycle per
     row (Intel 64 and IA-32 Architectures Optimization Reference Manual, chapter on AMX: 16 and 8
@@ -88,7 +88,11 @@ def cut_matrix(pixels: Pixels, outputs: int, steps: int, isa: Isa) -> Cut:
         return Cut(tile, vectors, rows, _count(pixels, tile) * panels * cycles)
 
     cuts = [cut(*choice) for choice in _matrix_tiles(pixels, outputs, isa)]
-    return min(cuts, key=lambda cut: (cut.cycles, -math.prod(cut.tile)))
+    return sorted(cuts, key=_quickness)
+
+
+def _quickness(cut: Cut) -> tuple[float, int]:
+    return cut.cycles, -math.prod(cut.tile)
 
 
 def _count(pixels: Pixels, tile: Pixels) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .cost import Cut
 from .isa import Isa
 from .plan import Plan, make_plan
 from .problem import Conv2d, Matmul
@@ -31,7 +32,11 @@ def packed_dtype(plan: Plan) -> str:
 
 
 def pack(
-    problem: Conv2d | Matmul, isa: Isa, weight: np.ndarray, bias: np.ndarray
+    problem: Conv2d | Matmul,
+    isa: Isa,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    cut: Cut | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arrange weight and bias for the kernel that `build` makes of the same problem and ISA.
 
@@ -40,11 +45,12 @@ def pack(
         isa: The instruction set.
         weight: int8 [o, c / groups, kh, kw] of a convolution, int8 [k, n] of a product.
         bias: int32 [o] or [n].
+        cut: One of `cuts`; by default the first.
 
     Returns:
         Packed weight and packed bias, to be passed as the kernel's second and third argument.
     """
-    plan = make_plan(problem, isa)
+    plan = make_plan(problem, isa, cut)
     if isinstance(problem, Matmul):
         weight = weight.T[:, :, None, None]
     shape, bias_shape = packed_shapes(plan)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from qcompiler.errors import ShapeError
 
-from .cost import TILE_BYTES, cut_matrix, cut_vectors
+from .cost import TILE_BYTES, Cut, cut_matrix, cut_vectors
 from .isa import Isa
 from .problem import Conv2d, Matmul, as_conv2d
 
@@ -109,8 +109,13 @@ class Plan:
         return [min(p * self.panel_lanes, last) for p in range(self.panels)]
 
 
-def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
+def make_plan(problem: Conv2d | Matmul, isa: Isa, cut: Cut | None = None) -> Plan:
     """Cut a problem for an instruction set; the same arguments give the same plan.
+
+    Args:
+        problem: The convolution or product.
+        isa: The instruction set.
+        cut: One of `cuts`; by default the first.
 
     Raises:
         ShapeError: A tensor has more elements than an int32 index reaches.
@@ -125,29 +130,18 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
     _, h, w, c = conv.x_shape
     _, oh, ow, outputs = conv.out_shape
     (kh, kw), (dh, dw), (sh, sw) = conv.kernel, conv.dilations, conv.strides
-    run_of_taps = conv.groups == 1 and dw == 1  # kw and c are then contiguous in memory
-    matrix = isa.matrix and not conv.depthwise
-    if conv.depthwise:
-        depth, chunk, widened = 1, 1, False
-    else:
-        depth = c * kw if run_of_taps else c // conv.groups
-        chunk = _tile_bytes(depth) if matrix else isa.group
-        widened = isa.widened
+    depth, chunk = _depth(conv, isa)
+    widened = isa.widened and not conv.depthwise
+    if not conv.depthwise:
         outputs //= conv.groups
     copied = any(conv.pads) or depth % chunk != 0 or widened
     rows, cols = h, w
     if copied:
         rows, cols = (oh - 1) * sh + (kh - 1) * dh + 1, (ow - 1) * sw + (kw - 1) * dw + 1
     taps: tuple[tuple[int, int], ...] = ((kh, dh * cols * c), (kw, dw * c))
-    if run_of_taps:
+    if _run_of_taps(conv):
         taps = taps[:1]
-    steps = math.prod(extent for extent, _ in taps) * _ceil(depth, chunk)
-    if matrix:
-        cut = cut_matrix((oh, ow), outputs, steps, isa)
-    elif conv.depthwise:
-        cut = cut_vectors((oh, ow), outputs, steps, replace(isa, pixels=1), most_vectors=1)
-    else:
-        cut = cut_vectors((oh, ow), outputs, steps, isa, most_vectors=4)
+    cut = cut or cuts(problem, isa)[0]
     width = isa.lanes if conv.depthwise else isa.channels
     lanes = min(outputs, width * cut.vectors)
     return Plan(
@@ -167,6 +161,36 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa) -> Plan:
         panels=_ceil(outputs, lanes),
         cycles=cut.cycles * conv.x_shape[0] * (1 if conv.depthwise else conv.groups),
     )
+
+
+def cuts(problem: Conv2d | Matmul, isa: Isa) -> list[Cut]:
+    """Every way to cut the problem, in the order of the estimated time."""
+    conv = as_conv2d(problem)
+    depth, chunk = _depth(conv, isa)
+    _, *pixels, outputs = conv.out_shape
+    steps = math.prod(conv.kernel) * _ceil(depth, chunk)
+    if _run_of_taps(conv):
+        steps = conv.kernel[0] * _ceil(depth, chunk)
+    size = (pixels[0], pixels[1])
+    if conv.depthwise:
+        return cut_vectors(size, outputs, steps, replace(isa, pixels=1), most_vectors=1)
+    if isa.matrix:
+        return cut_matrix(size, outputs // conv.groups, steps, isa)
+    return cut_vectors(size, outputs // conv.groups, steps, isa, most_vectors=4)
+
+
+def _run_of_taps(conv: Conv2d) -> bool:
+    """Whether the taps of a row and their channels are contiguous in memory."""
+    return conv.groups == 1 and conv.dilations[1] == 1
+
+
+def _depth(conv: Conv2d, isa: Isa) -> tuple[int, int]:
+    """Elements reduced at each tap, and how many of them one step takes."""
+    if conv.depthwise:
+        return 1, 1
+    channels = conv.x_shape[3]
+    depth = channels * conv.kernel[1] if _run_of_taps(conv) else channels // conv.groups
+    return depth, _tile_bytes(depth) if isa.matrix else isa.group
 
 
 def _tile_bytes(depth: int) -> int:
