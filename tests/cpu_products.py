@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script import builder as T
 
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
+from qcompiler.backends.tvm.kernels.cpu.requantize import (
+    Requantization,
+    load_vector,
+    requantized,
+)
+from qcompiler.graph import Input
+from qcompiler.types import TensorType
 
 RAW = Epilogue((), "int32", lambda acc, buffers, index: acc)
 
@@ -100,7 +107,7 @@ def any_case(seed: int) -> Case:
     """A generated problem whose accumulators are stored, requantized, or looked up after that."""
     rng = np.random.default_rng(seed)
     problem = any_conv(rng) if seed % 2 else any_matmul(rng)
-    end = (raw_case, requantized_case, table_case)[seed // 2 % 3]
+    end = (raw_case, requantized_case, vector_case, table_case)[seed // 2 % 4]
     return end(problem, rng, extreme=seed % 5 == 4)
 
 
@@ -132,6 +139,27 @@ def requantized_case(
 
     expected = np.clip((acc * multiplier + offset) >> shift, info.min, info.max).astype(dtype)
     return Case(problem, _epilogue(operands, dtype, value), x, w, bias, operands, expected)
+
+
+def vector_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool = False) -> Case:
+    """As `requantized_case`, by the epilogue on vectors where the width allows it."""
+    case = requantized_case(problem, rng, extreme)
+    info = np.iinfo(case.epilogue.dtype)
+    constant = Input(tensor_type=TensorType("int64", ()))
+    how = Requantization((), constant, constant, int(info.min), int(info.max), case.epilogue.dtype)
+
+    def vector(sums: Any, buffers: list[Any], place: tuple[Any, ...], lanes: int) -> Any:
+        multiplier, offset, shift = buffers
+        return requantized(
+            how,
+            [sums],
+            [load_vector(multiplier, place, "int32", lanes)],
+            load_vector(offset, place, "int64", lanes),
+            T.cast(shift[()], "int32"),
+            lanes,
+        )
+
+    return replace(case, epilogue=replace(case.epilogue, vector=vector))
 
 
 def table_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool = False) -> Case:
@@ -166,8 +194,8 @@ def _rescale(
     o = acc.shape[-1]
     multiplier = rng.integers(2**29, 2**30, o, dtype=np.int32) * rng.choice([-1, 1], o)
     largest = max(int(np.abs(acc).max()), 200)
-    shift = 30 + (largest // 200).bit_length()
-    offset = rng.integers(-(2 ** (shift + 6)), 2 ** (shift + 6), o)
+    shift = 31 + (largest // 200).bit_length()
+    offset = rng.integers(-(2 ** (shift + 7)), 2 ** (shift + 7), o)
     return multiplier.astype(np.int32), offset, np.array(shift, np.int64)
 
 

@@ -21,7 +21,7 @@ import tvm_ffi
 
 tvm = pytest.importorskip("tvm")
 
-from cpu_products import Case, any_case, raw_case, requantized_case, table_case  # noqa: E402
+from cpu_products import Case, any_case, raw_case, requantized_case, table_case, vector_case  # noqa: E402
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
@@ -108,7 +108,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 @needs_emulation
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_generated(seed: int, machine: Machine):
     case = any_case(seed)
     assert (machine.run(case) == case.expected).all()
@@ -129,7 +129,7 @@ SHAPES = [
 
 @needs_emulation
 @pytest.mark.parametrize("problem", SHAPES, ids=str)
-@pytest.mark.parametrize("end", [raw_case, requantized_case, table_case])
+@pytest.mark.parametrize("end", [raw_case, requantized_case, vector_case, table_case])
 def test_shapes(problem: Conv2d | Matmul, end, machine: Machine):
     case = end(problem, np.random.default_rng(3), extreme=end is raw_case)
     assert (machine.run(case) == case.expected).all()
