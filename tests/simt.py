@@ -18,6 +18,7 @@ from simt_expressions import Code, Compiler
 from simt_instructions import Copies
 from simt_memory import GlobalMemory, Memory, SharedMemory, SimtError, Traffic
 from tvm import tirx
+from tvm.ir import PointerType, Var
 from tvm.tirx import ForKind
 
 __all__ = ["Machine", "SimtError", "Traffic", "run"]
@@ -72,10 +73,11 @@ class Machine:
 def run(
     function: tirx.PrimFunc, arguments: Sequence[np.ndarray], blocks_at_once: int = 64
 ) -> Traffic:
-    """Run a kernel: one array per buffer parameter, C-contiguous; results are written in place.
+    """Run a kernel: one C-contiguous array per parameter; results are written in place.
 
     Args:
-        function: Flat or shaped buffers, `blockIdx` and `threadIdx` bindings, static extents.
+        function: Parameters are buffers, or pointers that buffers are declared at; `blockIdx` and
+            `threadIdx` bindings, static extents.
         arguments: Parameters in order, of their dtype and shape.
         blocks_at_once: Blocks that run in lockstep.
 
@@ -85,14 +87,15 @@ def run(
     compiler = _Statements()
     body = compiler.statement(function.body)
     memories: dict[int, GlobalMemory] = {}
-    for buffer, array in zip(function.params, arguments, strict=True):
-        shape = tuple(int(d) for d in buffer.shape)
-        dtype = "int8" if str(buffer.dtype) == "bool" else str(buffer.dtype)
-        found = (array.shape, "int8" if array.dtype == bool else str(array.dtype))
-        assert found == (shape, dtype), f"{buffer.name}: expected {dtype}{shape}, found {found}"
+    for parameter, array in zip(function.params, arguments, strict=True):
         assert array.flags.c_contiguous
-        memories[compiler.slot(buffer)] = GlobalMemory(
-            buffer.name, array.reshape(-1).view(np.uint8)
+        if not isinstance(parameter.ty, PointerType):
+            shape = tuple(int(d) for d in parameter.shape)
+            dtype = compiler.dtype(parameter.dtype)
+            found = (array.shape, np.dtype("int8") if array.dtype == bool else array.dtype)
+            assert found == (shape, dtype), f"{parameter.name}: {dtype}{shape}, found {found}"
+        memories[compiler.slot(parameter)] = GlobalMemory(
+            parameter.name, array.reshape(-1).view(np.uint8)
         )
     blocks = [compiler.extents.get(f"blockIdx.{axis}", 1) for axis in AXES]
     threads = [compiler.extents.get(f"threadIdx.{axis}", 1) for axis in AXES]
@@ -211,6 +214,15 @@ class _Statements(Compiler):
         def act(m: Machine, mask: np.ndarray | None) -> None:
             if scope == "local" or slot not in m.memories:
                 m.memories[slot] = m.allocate(name, scope, size)
+
+        return act
+
+    def _DeclBuffer(self, node: Any) -> Action:
+        source = node.data if isinstance(node.data, Var) else node.data.args[0]
+        slot, origin = self.slot(node.buffer), self.slot(source)
+
+        def act(m: Machine, mask: np.ndarray | None) -> None:
+            m.memories[slot] = m.memories[origin]
 
         return act
 

@@ -42,10 +42,9 @@ _BITS = {
     "bitwise_xor": np.bitwise_xor,
 }
 _SHUFFLES = {
-    "tvm_warp_shuffle": "",
-    "tvm_warp_shuffle_up": "up",
-    "tvm_warp_shuffle_down": "down",
-    "tvm_warp_shuffle_xor": "xor",
+    name: kind
+    for kind in ("", "_up", "_down", "_xor")
+    for name in (f"tvm_warp_shuffle{kind}", f"cuda.__shfl{kind}_sync")
 }
 
 
@@ -238,7 +237,7 @@ class Compiler:
         return method(node)
 
     def _shuffle(self, kind: str, node: Any) -> Code:
-        _, value, lane, width, _ = node.args
+        _, value, lane, width = list(node.args)[:4]
         values, lanes, size = self.code(value), self.code(lane), int(width)
 
         def code(m: Any, mask: np.ndarray | None) -> np.ndarray:

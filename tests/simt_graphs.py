@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from simt import Traffic, run
 from tvm.target import Target
+from tvm.tirx import PrimFunc
 
+from qcompiler.backends.cuda.launches import launches
 from qcompiler.backends.tvm.kernels.cuda.rules import CUDA
 from qcompiler.backends.tvm.lower import Program, lower
 from qcompiler.graph import Constant, Graph, Input, Op
@@ -60,11 +62,19 @@ def check(
     arguments = [a if isinstance(a, np.ndarray) else values[a] for a in call.arguments]
     result = np.full(call.result.type.shape, 77, call.result.type.dtype)
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arguments]
-    traffic = run(call.kernel.function, [*flat, result.reshape(-1)])
+    traffic = run_lowered(call.kernel.function, [*flat, result.reshape(-1)])
     (expected,) = evaluate(graph, fed).values()
     assert len(np.unique(expected)) > (1 if extreme else 4), "a test that sees nothing"
     np.testing.assert_array_equal(result, expected)
     return traffic
+
+
+def run_lowered(function: PrimFunc, arguments: list[np.ndarray]) -> Traffic:
+    """Run the device function that CUDA source is written from."""
+    kernel = launches(function, "kernel")
+    (launch,) = kernel.sequence
+    (device,) = kernel.functions.functions.values()
+    return run(device, [arguments[i] for i in launch.arguments])
 
 
 def quantization(dtype: str) -> Quantization:

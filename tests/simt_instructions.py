@@ -208,16 +208,16 @@ INSTRUCTIONS: dict[str, Callable[..., None]] = {
 def shuffle(
     machine: Machine, kind: str, value: np.ndarray, lane: np.ndarray, width: int
 ) -> np.ndarray:
-    """__shfl_sync and its kin ("", "up", "down", "xor"), for all warps; 0xffffffff takes part."""
+    """__shfl_sync and its kin ("", "_up", "_down", "_xor"); all lanes take part."""
     rows = np.broadcast_to(value, machine.shape).reshape(machine.shape[0], -1, WARP)
     arg = np.broadcast_to(lane, machine.shape).reshape(rows.shape)
     base = _LANES // width * width
     own = _LANES - base
-    if kind == "xor":
+    if kind == "_xor":
         source = own ^ arg
-    elif kind == "up":
+    elif kind == "_up":
         source = own - arg
-    elif kind == "down":
+    elif kind == "_down":
         source = own + arg
     else:
         source = arg % width

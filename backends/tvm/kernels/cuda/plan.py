@@ -31,6 +31,7 @@ _MULTIPROCESSORS = 108
 _MACS = 2048  # per cycle and multiprocessor, int8 tensor cores
 _COPIED = 48  # bytes per cycle and multiprocessor that reach shared memory from L2
 _STEP_LATENCY = 250  # cycles from a stage's barrier to the next, however little there is to do
+_STEP_COST = 40  # cycles of a multiprocessor for barrier and addresses of a block's stage
 _EPILOGUE = 8  # outputs per cycle and multiprocessor
 
 
@@ -227,7 +228,7 @@ def cycles(tile: Tile, rows: int, columns: int, depth: int) -> float:
     together = min(own, (100 << 10) // tile.shared_bytes, 1024 // tile.threads)
     products = tile.rows * tile.columns * tile.depth / _MACS
     copies = tile.stage_bytes / _COPIED
-    stage = max(together * max(products, copies), _STEP_LATENCY)
+    stage = max(together * (max(products, copies) + _STEP_COST), _STEP_LATENCY)
     stages = -(-depth // tile.depth) + tile.stages - 1
     outputs = tile.rows * tile.columns * (1 + tile.split) / 2 / _EPILOGUE
     return -(-own // together) * (stages * stage + together * outputs)
