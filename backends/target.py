@@ -59,11 +59,12 @@ def _cpu(name: str) -> Target:
 class Builder(Protocol):
     """A module that compiles for targets."""
 
-    def check(self, target: Target) -> None:
+    def check(self, target: Target, *, tune: bool = False) -> None:
         """Refuse what `build` would refuse whatever the graph is, before work is done in vain.
 
         Raises:
-            TargetError: a compiler is missing, or does not know the target.
+            TargetError: a compiler is missing, or does not know the target; `tune` and this machine
+                cannot run its code.
         """
         ...
 
@@ -74,6 +75,7 @@ class Builder(Protocol):
         *,
         source_sha256: str | None = None,
         threads: int | None = None,
+        tune: int = 0,
     ) -> CompiledModel:
         """Compile a graph to a library that lies in a temporary folder until it is saved.
 

@@ -62,6 +62,8 @@ class Options:
         seed: Of synthetic calibration data.
         threads: Threads of calibration, and the compiled model's default, stored in its file; None:
             the cores that the process may use, wherever that is.
+        tune: Tiles to measure for each product on this machine; what was measured is kept in a file
+            (`qcompiler.backends.tvm.tuning_cache`). 0: take what the cost model says.
         progress: Show calibration on stderr.
     """
 
@@ -75,6 +77,7 @@ class Options:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     seed: int = 0
     threads: int | None = None
+    tune: int = 0
     progress: bool = False
 
 
@@ -171,7 +174,7 @@ def compile_model(
 
     machine = find_target(target)
     builder = load_builder(machine)
-    builder.check(machine)  # before minutes of calibration
+    builder.check(machine, tune=chosen.tune > 0)  # before minutes of calibration
     graph = import_model(model, example_inputs, input_shapes=chosen.input_shapes)
     lap("import")
     integer = quantize(graph, calibration, options=chosen)
@@ -179,7 +182,13 @@ def compile_model(
     kernels = PassManager(LOWERING, chosen.instruments)(integer)
     lap("fuse")
     source = model if isinstance(model, (str, os.PathLike, bytes)) else graph
-    compiled = builder.build(kernels, machine, source_sha256=digest(source), threads=chosen.threads)
+    compiled = builder.build(
+        kernels,
+        machine,
+        source_sha256=digest(source),
+        threads=chosen.threads,
+        tune=chosen.tune,
+    )
     lap("build")
     return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
 

@@ -29,12 +29,14 @@ from qcompiler.errors import TargetError
 from qcompiler.graph import Graph
 
 
-def check(target: Target) -> None:
+def check(target: Target, *, tune: bool = False) -> None:
     """Refuse what cannot be compiled for, whatever the graph is.
 
     Raises:
-        TargetError: there is no CUDA compiler, no C compiler, or it does not know the GPU.
+        TargetError: there is no CUDA compiler, no C compiler, or it does not know the GPU; `tune`.
     """
+    if tune:
+        raise TargetError(f"--tune: only for CPUs, not for target {target.name!r}: leave it out")
     c_compiler(machine.architecture())
     _architectures(target, find_compiler())
 
@@ -45,6 +47,7 @@ def build(
     *,
     source_sha256: str | None = None,
     threads: int | None = None,
+    tune: int = 0,
 ) -> CompiledModel:
     """Compile a graph to a library that lies in a temporary folder until it is saved.
 
@@ -53,6 +56,7 @@ def build(
         target: What to compile for; no GPU need be there.
         source_sha256: Digest of the model's file, for the metadata.
         threads: For the metadata; GPUs do not count them.
+        tune: Only for CPUs; `check` refuses it.
 
     Raises:
         TargetError: the target's kernel tables are missing, or a compiler is, or it refuses.

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm.target import Target as TvmTarget
@@ -25,13 +26,19 @@ from qcompiler.graph import Graph
 LIBRARY = "model.so"
 
 
-def check(target: Target) -> None:
+def check(target: Target, *, tune: bool = False) -> None:
     """Refuse what `build` would refuse whatever the graph is.
 
     Raises:
-        TargetError: there is no C compiler to link with.
+        TargetError: there is no C compiler to link with; `tune`, and this machine cannot run code
+            for the target.
     """
-    c_compiler(_architecture(machine.tvm_target(target)))
+    chosen = machine.tvm_target(target)
+    c_compiler(_architecture(chosen))
+    if tune:
+        from qcompiler.backends.tvm.tuning import check_tunable
+
+        check_tunable(chosen)
 
 
 def build(
@@ -40,6 +47,7 @@ def build(
     *,
     source_sha256: str | None = None,
     threads: int | None = None,
+    tune: int = 0,
 ) -> CompiledModel:
     """Compile a graph to a library that lies in a temporary folder until it is saved.
 
@@ -49,25 +57,36 @@ def build(
         source_sha256: Digest of the model's file, for the metadata.
         threads: How many threads a call uses by default; None for the cores of the machine that
             runs it.
+        tune: How many tiles to try for each product on this machine; see `tuning`.
 
     Raises:
         TargetError: the target's kernel tables are missing, or there is no C compiler to link with.
     """
     chosen = machine.tvm_target(target)
-    program = lower(graph, chosen, load_kernels(target))
+    rules = load_kernels(target)
+    if tune:
+        from qcompiler.backends.tvm.tuning import tuned
+
+        rules = tuned(rules, chosen, tune, threads)
+    program = lower(graph, chosen, rules)
     final = main(program)
     folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
     place = Path(folder.name)
-    counts = _compile(program, final, chosen, place)
-    _link(place, target, _architecture(chosen))
+    kernels = write_library(program, final, chosen, place)
+    symbols = [k.symbol for k in program.kernels]
+    counts = float_instructions(kernels.inspect_source("s"), symbols, _architecture(chosen))
     metadata = _metadata(program, final, target, chosen, source_sha256, threads, counts)
     library = place / LIBRARY
     seal(library, metadata)
     return CompiledModel(library, metadata, owner=folder)
 
 
-def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> dict[str, int]:
-    """Write the objects to link; returns the floating-point instructions of each kernel."""
+def write_library(program: Program, final: Main, target: TvmTarget, folder: Path) -> Any:
+    """Write `LIBRARY`, without metadata, into the folder; returns TVM's module of the kernels.
+
+    Raises:
+        TargetError: there is no C compiler to link with, or it refuses.
+    """
     functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
     kernels = tvm.compile(tvm.IRModule(functions), target, tir_pipeline=PIPELINE).mod
     kernels.write_to_file(str(folder / "kernels.o"))
@@ -76,10 +95,11 @@ def _compile(program: Program, final: Main, target: TvmTarget, folder: Path) -> 
             file.seek(offset)
             file.write(array.data)
     (folder / "main.c").write_text(final.source, "utf-8")
-    return float_instructions(kernels.inspect_source("s"), functions, _architecture(target))
+    _link(folder, _architecture(target))
+    return kernels
 
 
-def _link(folder: Path, target: Target, architecture: str) -> None:
+def _link(folder: Path, architecture: str) -> None:
     compiler = c_compiler(architecture)
     command = [compiler, "-shared", "-fPIC", "-O2", "-std=gnu11", "-fvisibility=hidden"]
     command += ["-Wl,-Bsymbolic", "-Wl,-z,noexecstack", "-Wl,--no-undefined", "-pthread"]
@@ -87,7 +107,7 @@ def _link(folder: Path, target: Target, architecture: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TargetError(f"target {target.name!r}: {compiler} cannot link the library: {reason}")
+        raise TargetError(f"{compiler} cannot link the library for {architecture}: {reason}")
     for name in ("kernels.o", "main.c", CONSTANTS):
         (folder / name).unlink()
 

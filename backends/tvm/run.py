@@ -20,6 +20,33 @@ if TYPE_CHECKING:
     from qcompiler.artifact import Metadata
 
 
+class Library:
+    """A loaded library; it is unloaded when nobody has it any more.
+
+    Attributes:
+        functions: Its C functions; see `runtime.c`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileError: the dynamic linker refuses it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.functions = _open(path)
+        weakref.finalize(self, _close, self.functions).atexit = False
+
+    def run(
+        self, arrays: Sequence[np.ndarray], threads: int, clock: np.ndarray | None = None
+    ) -> None:
+        """Call the program on contiguous inputs and outputs; see `Runner.run`."""
+        addresses = (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
+        times = None if clock is None else ctypes.c_void_p(clock.ctypes.data)
+        if self.functions.qc_run(addresses, threads, times):
+            raise MemoryError("no memory for the values of the network")
+
+
 class Runner:
     """Calls a library's program.
 
@@ -42,9 +69,7 @@ class Runner:
         self.threads = min(wanted, machine.cores())
         self._outputs = [(v.type.shape, np.dtype(v.type.dtype)) for v in metadata.outputs]
         self._calls = len(metadata.calls)
-        self._addresses = ctypes.c_void_p * (len(metadata.inputs) + len(metadata.outputs))
-        self._library = _open(path)
-        weakref.finalize(self, _close, self._library).atexit = False
+        self._library = Library(path)
 
     def accept(self, name: str, x: Any, stream: Any) -> np.ndarray:
         """An input as a numpy array.
@@ -71,10 +96,7 @@ class Runner:
         """
         inputs = [np.ascontiguousarray(x) for x in inputs]
         outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
-        addresses = self._addresses(*(x.ctypes.data for x in (*inputs, *outputs)))
-        times = None if clock is None else ctypes.c_void_p(clock.ctypes.data)
-        if self._library.qc_run(addresses, self.threads, times):
-            raise MemoryError("no memory for the values of the network")
+        self._library.run([*inputs, *outputs], self.threads, clock)
         return outputs
 
     def kernel_times(self, inputs: Sequence[np.ndarray]) -> np.ndarray:

@@ -43,6 +43,7 @@ def compile_command(
     input_shape: cli.InputShapes = None,
     require_integer: cli.RequireInteger = False,
     threads: cli.Threads = None,
+    tune: cli.Tune = 0,
     list_targets: cli.ListTargets = False,
     calib: cli.Calibration = None,
     num_samples: cli.Samples = None,
@@ -71,6 +72,8 @@ def compile_command(
     What has no integer form stays in float, works, and is named at the end.
     """
     _check_together(emit, inline, stop_after, require_integer)
+    if tune and (emit is not Emit.LIBRARY or stop_after is not None):
+        raise UsageError("--tune: only where a library is written")
     output = _output(output, model, emit, stop_after)
     from qcompiler.backends.target import target as find_target
     from qcompiler.driver import Options
@@ -92,6 +95,7 @@ def compile_command(
             input_shapes=input_shapes(input_shape or []),
             seed=seed,
             threads=threads,
+            tune=tune,
             progress=not quiet,
         ),
     )

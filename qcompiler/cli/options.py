@@ -88,6 +88,16 @@ Threads = Annotated[
         "machine that runs it.",
     ),
 ]
+Tune = Annotated[
+    int,
+    _option(
+        panel=RESULT,
+        metavar="N",
+        min=0,
+        help="Try N tiles for each product on this machine and take the quickest; results are kept "
+        "for the next time in ~/.cache/qcompiler, or in the file $QCOMPILER_TUNING.",
+    ),
+]
 ListTargets = Annotated[
     bool,
     _option(

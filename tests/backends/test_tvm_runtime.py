@@ -203,7 +203,7 @@ count = ctypes.CDLL({str(counter)!r}).count_allocations
 count.restype = ctypes.c_long
 x, y = np.zeros({SHAPE}, np.uint8), np.zeros((1, 40, 44, 48), np.uint8)
 arguments = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
-run = runner._library.qc_run
+run = runner._library.functions.qc_run
 found = [count(run, arguments, threads, n) for threads in (1, 3) for n in (20, 200)]
 print(*found)
 """

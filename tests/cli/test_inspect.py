@@ -71,7 +71,7 @@ def test_library(qcompile, library, digits):
     assert found["float_instructions"] == 0
     assert found["file_bytes"] == library.stat().st_size
     assert found["kernels"]
-    kernel = {"symbol", "implementation", "ops", "role", "float_instructions"}
+    kernel = {"symbol", "implementation", "ops", "role", "float_instructions", "macs", "nbytes"}
     assert all(set(k) == kernel for k in found["kernels"])
 
 
@@ -83,7 +83,8 @@ def test_keys_are_stable(qcompile, library, tiny):
     ]  # fmt: skip
     assert list(facts(qcompile, library)) == [
         *shared, "inputs", "outputs", "target", "architecture", "cpu", "features", "qcompiler",
-        "tvm", "source_sha256", "weight_bytes", "workspace_bytes", "float_instructions", "kernels",
+        "tvm", "source_sha256", "weight_bytes", "workspace_bytes", "threads", "float_instructions",
+        "kernels",
     ]  # fmt: skip
 
 
