@@ -9,6 +9,7 @@ import numpy as np
 
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
+from qcompiler.backends.tvm.run import Runner
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.ops import MatMulInteger, Requantize
 from qcompiler.types import Quantization, TensorType
@@ -39,7 +40,8 @@ def _rate(rows: int, depth: int, columns: int, threads: int) -> float:
     codes = Requantize((sums,), (multiplier,), Constant(np.array(128 << 42)), 42, q)
     model = build(Graph((x,), {"y": codes}), target("cpu"), threads=threads)
     feed = rng.integers(0, 256, x.type.shape, dtype=np.uint8)
-    times = [model.runner.kernel_times([feed]) for _ in range(REPEATS)]
+    runner = Runner(model.path, model.metadata)
+    times = [runner.kernel_times([feed]) for _ in range(REPEATS)]
     product = next(i for i, k in enumerate(model.metadata.calls) if model.metadata.kernels[k].macs)
     return rows * depth * columns / (min(int(t[product]) for t in times) * 1e-9)
 
