@@ -25,14 +25,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import networkx as nx
 import numpy as np
 from typing_extensions import dataclass_transform
 
 from qcompiler.errors import TypingError
 from qcompiler.types import TensorType
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _C = TypeVar("_C", bound=type)
 _V = TypeVar("_V")
@@ -353,6 +355,8 @@ class Graph:
 
     def to_networkx(self) -> nx.DiGraph:
         """Ops as nodes, an edge from each operand to its user."""
+        import networkx as nx  # takes 20 MiB and longer than loading a library
+
         graph = nx.DiGraph()
         graph.add_nodes_from(self.ops)
         graph.add_edges_from((x, node) for node in self.ops for x in node.operands)

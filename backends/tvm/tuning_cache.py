@@ -68,7 +68,7 @@ class TuningCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._warn(f"ignored, since it cannot be read ({error})")
             return {}
-        return entries  # type: ignore[no-any-return]
+        return entries
 
     def _warn(self, what: str) -> None:
         message = f"{self._path}: tuning results {what}: delete it, or name another in ${VARIABLE}"
