@@ -122,7 +122,11 @@ def constant_right(node: Op) -> Op | None:
 
 
 def merge_movement(node: Op) -> Op | None:
-    """Two movements in a row → one; a transpose that moves only axes of size 1 is a reshape."""
+    """Two movements in a row → one; a transpose that moves only axes of size 1 is a reshape.
+
+    Two transposes with a reshape between them that merges axes, as around the tokens of an image,
+    are one.
+    """
     match node:
         case Reshape(Reshape(x), shape):
             return Reshape(x, shape)
@@ -130,6 +134,13 @@ def merge_movement(node: Op) -> Op | None:
             return Transpose(x, tuple(inner[i] for i in outer))
         case Transpose(x, permutation) if _order_of_long_axes(x, permutation):
             return Reshape(x, node.type.shape)
+        case Transpose(Reshape(Transpose(x, inner) as moved, shape), outer) if _one_scale(x):
+            groups = _merged_axes(moved.type.shape, shape)
+            if groups is None:
+                return None
+            order = [inner[axis] for place in outer for axis in groups[place]]
+            ones = [axis for axis in range(x.type.rank) if axis not in order]
+            return Reshape(Transpose(x, (*ones, *order)), node.type.shape)
         case Slice(Slice(x, a0, _, a_step), b0, b1, b_step):
             ranges = [
                 (s + b * step, s + max(e - 1, b) * step + (1 if e > b else 0), step * t)
@@ -138,6 +149,29 @@ def merge_movement(node: Op) -> Op | None:
             starts, stops, steps = zip(*ranges, strict=True)
             return Slice(x, starts, stops, steps)
     return None
+
+
+def _one_scale(x: Op) -> bool:
+    return x.type.quantization is None or x.type.quantization.axis is None
+
+
+def _merged_axes(before: tuple[int, ...], after: tuple[int, ...]) -> list[list[int]] | None:
+    """For each axis of a reshape's result the neighbours that it merges, if it does only that."""
+    if 0 in before:
+        return None
+    groups: list[list[int]] = []
+    axis = 0
+    for size in after:
+        group: list[int] = []
+        merged = 1
+        while merged < size:
+            if axis == len(before) or size % (merged * before[axis]):
+                return None
+            merged *= before[axis]
+            group.append(axis)
+            axis += 1
+        groups.append(group)
+    return groups
 
 
 def _order_of_long_axes(x: Op, permutation: tuple[int, ...]) -> bool:

@@ -1,0 +1,63 @@
+"""Movements that merge: the same elements by fewer transposes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompiler.graph import Graph, Input
+from qcompiler.interpret import evaluate
+from qcompiler.ops import Reshape, Transpose
+from qcompiler.passes import Canonicalize
+from qcompiler.passes.canonicalize import merge_movement
+from qcompiler.types import Quantization, TensorType
+
+
+def transposes(graph: Graph) -> int:
+    return sum(isinstance(x, Transpose) for x in graph.ops)
+
+
+def around_a_merge(rng: np.random.Generator, smallest: int) -> Graph:
+    """transpose(reshape(transpose(x))), the reshape merging neighbours and adding an axis of 1."""
+    rank = int(rng.integers(2, 6))
+    shape = tuple(int(v) for v in rng.integers(smallest, 4, rank))
+    x = Input(TensorType("uint8", shape), name="x")
+    moved = Transpose(x, tuple(int(v) for v in rng.permutation(rank)))
+    left, merged = list(moved.type.shape), []
+    while left:
+        count = int(rng.integers(1, len(left) + 1))
+        merged.append(int(np.prod(left[:count])))
+        left = left[count:]
+    merged.insert(int(rng.integers(0, len(merged) + 1)), 1)
+    order = tuple(int(v) for v in rng.permutation(len(merged)))
+    return Graph((x,), {"y": Transpose(Reshape(moved, tuple(merged)), order)})
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_transposes_around_a_merge_become_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = around_a_merge(rng, smallest=seed % 7 > 0)
+    after = Canonicalize()(graph)
+    x = rng.integers(0, 255, graph.inputs[0].type.shape, np.uint8)
+    np.testing.assert_array_equal(
+        evaluate(after, {"x": x})["y"], evaluate(graph, {"x": x})["y"], strict=True
+    )
+    if 0 not in x.shape:
+        assert transposes(after) <= 1
+
+
+def test_tokens_of_an_image_with_its_channels_last_are_a_reshape() -> None:
+    x = Input(TensorType("int16", (1, 5, 7, 6)), name="x")
+    flat = Reshape(Transpose(x, (0, 3, 1, 2)), (1, 6, 35))
+    after = Canonicalize()(Graph((x,), {"y": Transpose(flat, (0, 2, 1))}))
+    assert [type(node) for node in after.ops] == [Input, Reshape]
+
+
+@pytest.mark.parametrize("case", ["splits", "scales"])
+def test_other_reshapes_stay_between_their_transposes(case: str) -> None:
+    q = Quantization.per_channel("uint8", [0.1, 0.2, 0.3, 0.4], 3) if case == "scales" else None
+    x = Input(TensorType("uint8", (1, 6, 5, 4), q), name="x")
+    shape = (1, 4, 30) if case == "scales" else (1, 2, 2, 30)
+    flat = Reshape(Transpose(x, (0, 3, 1, 2)), shape)
+    last = (0, 2, 1) if case == "scales" else (0, 3, 2, 1)
+    assert merge_movement(Transpose(flat, last)) is None
