@@ -9,6 +9,7 @@ import numpy as np
 from tvm.tirx.script import builder as T
 
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
+from qcompiler.backends.tvm.kernels.cpu.problem import Vector
 from qcompiler.backends.tvm.kernels.cpu.requantize import (
     Requantization,
     load_vector,
@@ -107,7 +108,7 @@ def any_case(seed: int) -> Case:
     """A generated problem whose accumulators are stored, requantized, or looked up after that."""
     rng = np.random.default_rng(seed)
     problem = any_conv(rng) if seed % 2 else any_matmul(rng)
-    end = (raw_case, requantized_case, vector_case, table_case)[seed // 2 % 4]
+    end = (raw_case, requantized_case, vector_case, table_case, codes_case)[seed // 2 % 5]
     return end(problem, rng, extreme=seed % 5 == 4)
 
 
@@ -145,20 +146,7 @@ def vector_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: boo
     """As `requantized_case`, by the epilogue on vectors where the width allows it."""
     case = requantized_case(problem, rng, extreme)
     info = np.iinfo(case.epilogue.dtype)
-    constant = Input(tensor_type=TensorType("int64", ()))
-    how = Requantization((), constant, constant, int(info.min), int(info.max), case.epilogue.dtype)
-
-    def vector(sums: Any, buffers: list[Any], place: tuple[Any, ...], lanes: int) -> Any:
-        multiplier, offset, shift = buffers
-        return requantized(
-            how,
-            [sums],
-            [load_vector(multiplier, place, "int32", lanes)],
-            load_vector(offset, place, "int64", lanes),
-            T.cast(shift[()], "int32"),
-            lanes,
-        )
-
+    vector = _on_vectors(int(info.min), int(info.max), case.epilogue.dtype)
     return replace(case, epilogue=replace(case.epilogue, vector=vector))
 
 
@@ -185,6 +173,47 @@ def table_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool
     total = acc * multiplier + residual.astype(np.int64) * residual_multiplier + offset
     expected = table[np.clip(total >> shift, -128, 127) + 128]
     return Case(problem, _epilogue(operands, "uint8", value), x, w, bias, operands, expected)
+
+
+def codes_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool = False) -> Case:
+    """table[clamp((acc·multiplier + offset) >> shift)], the codes on vectors where possible."""
+    case = requantized_case(problem, rng, extreme)
+    info = np.iinfo(case.epilogue.dtype)
+    table = rng.permutation(256).astype(np.int8)
+    operands = (*case.operands, table)
+    low = int(info.min)
+
+    def value(acc: Any, buffers: list[Any], index: tuple[Any, ...]) -> Any:
+        code = T.cast(case.epilogue.value(acc, buffers[:3], index), "int32")
+        return buffers[3][code - low]
+
+    plain = _on_vectors(low, int(info.max), case.epilogue.dtype)
+
+    def codes(sums: Any, buffers: list[Any], place: tuple[Any, ...], lanes: int) -> Any:
+        found = T.reinterpret(f"uint8x{lanes}", plain(sums, buffers[:3], place, lanes))
+        return found ^ T.broadcast(T.uint8(-low), lanes)
+
+    epilogue = replace(_epilogue(operands, "int8", value), codes=codes)
+    expected = table[case.expected.astype(np.int32) - low]
+    return replace(case, epilogue=epilogue, operands=operands, expected=expected)
+
+
+def _on_vectors(low: int, high: int, dtype: str) -> Vector:
+    constant = Input(tensor_type=TensorType("int64", ()))
+    how = Requantization((), constant, constant, low, high, dtype)
+
+    def vector(sums: Any, buffers: list[Any], place: tuple[Any, ...], lanes: int) -> Any:
+        multiplier, offset, shift = buffers
+        return requantized(
+            how,
+            [sums],
+            [load_vector(multiplier, place, "int32", lanes)],
+            load_vector(offset, place, "int64", lanes),
+            T.cast(shift[()], "int32"),
+            lanes,
+        )
+
+    return vector
 
 
 def _rescale(

@@ -21,7 +21,15 @@ import tvm_ffi
 
 tvm = pytest.importorskip("tvm")
 
-from cpu_products import Case, any_case, raw_case, requantized_case, table_case, vector_case  # noqa: E402
+from cpu_products import (  # noqa: E402
+    Case,
+    any_case,
+    codes_case,
+    raw_case,
+    requantized_case,
+    table_case,
+    vector_case,
+)
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
@@ -129,7 +137,7 @@ SHAPES = [
 
 @needs_emulation
 @pytest.mark.parametrize("problem", SHAPES, ids=str)
-@pytest.mark.parametrize("end", [raw_case, requantized_case, vector_case, table_case])
+@pytest.mark.parametrize("end", [raw_case, requantized_case, vector_case, table_case, codes_case])
 def test_shapes(problem: Conv2d | Matmul, end, machine: Machine):
     case = end(problem, np.random.default_rng(3), extreme=end is raw_case)
     assert (machine.run(case) == case.expected).all()

@@ -15,7 +15,15 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from cpu_products import Case, any_case, raw_case, requantized_case, table_case, vector_case  # noqa: E402
+from cpu_products import (  # noqa: E402
+    Case,
+    any_case,
+    codes_case,
+    raw_case,
+    requantized_case,
+    table_case,
+    vector_case,
+)
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
@@ -34,7 +42,7 @@ SHAPES = [
     Conv2d((1, 8, 9, 24), "int8", 24, (3, 3), (2, 2), (1, 1, 1, 1), groups=24),
     Conv2d((2, 7, 7, 16), "uint8", 32, (1, 1), (2, 2)),
 ]
-ENDS = (raw_case, requantized_case, vector_case, table_case)
+ENDS = (raw_case, requantized_case, vector_case, table_case, codes_case)
 
 
 def target(isa: Isa) -> Target:

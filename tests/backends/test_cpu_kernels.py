@@ -13,6 +13,7 @@ from cpu_products import (  # noqa: E402
     RAW,
     Case,
     any_case,
+    codes_case,
     raw_case,
     requantized_case,
     table_case,
@@ -111,7 +112,7 @@ def test_generated(seed: int, isa: Isa):
     assert (run_kernel(case, isa) == case.expected).all()
 
 
-@pytest.mark.parametrize("end", [requantized_case, vector_case, table_case])
+@pytest.mark.parametrize("end", [requantized_case, vector_case, table_case, codes_case])
 @pytest.mark.parametrize(
     "problem",
     [

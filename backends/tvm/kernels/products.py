@@ -18,7 +18,7 @@ from qcompiler.backends.tvm.kernels.cpu import (
     build,
     pack,
 )
-from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
+from qcompiler.backends.tvm.kernels.cpu.requantize import vector_codes, vector_epilogue
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
@@ -48,11 +48,12 @@ class Products:
         operands = tuple(leaves[operand] for operand in region.operands)
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
         vector = vector_epilogue(region, leaves.__getitem__)
-        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector)
+        codes = vector_codes(region, leaves.__getitem__)
+        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes)
         cut = None if self.choose is None else self.choose(problem, isa, epilogue)
         packed = _packed(problem, isa, weight, bias, cut)
         return Match(
-            (found.key, isa, vector is None, cut),
+            (found.key, isa, vector is None, codes is None, cut),
             lambda: build(problem, isa, epilogue, cut=cut),
             (x, *packed, *operands),
         )

@@ -1,6 +1,5 @@
 """The elementwise end of a tile: from int32 sums to stored outputs."""
 
-import math
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -9,12 +8,12 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from .lookup import BYTES, permute, quarters
 from .plan import Plan
-from .problem import Epilogue, Expr
+from .problem import Epilogue, Expr, Vector
 from .tile import Tile, out_place
 
 _TABLE = 256
 _MOST_TABLES = 8
-_MOST_TOGETHER = 4
+_STACK = 960  # bytes of a buffer that TVM keeps on the stack, a multiple of the permute's
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,10 @@ class _End:
         total = self.sums[vector][pixel * self.plan.sum_lanes + lane]
         return self.epilogue.value(total, self.operands, index)
 
-    @property
-    def on_vectors(self) -> bool:
-        """Whether the epilogue has a form for as many channels."""
-        return self.epilogue.vector is not None and self.width % 4 == 0
-
-    def vector(self, vector: int, pixel: Expr, place: tuple[Expr, ...]) -> Expr:
-        """`Epilogue.vector` of the channels from an output index on."""
-        assert self.epilogue.vector is not None
+    def on_vector(self, form: Vector, vector: int, pixel: Expr, place: tuple[Expr, ...]) -> Expr:
+        """A form of the epilogue, of the channels from an output index on."""
         span = T.Ramp(pixel * self.plan.sum_lanes, 1, self.width)
-        return self.epilogue.vector(self.sums[vector][span], self.operands, place, self.width)
+        return form(self.sums[vector][span], self.operands, place, self.width)
 
 
 def store_tile(
@@ -82,8 +75,8 @@ def _store_values(end: _End) -> None:
         place = end.place(pixel)
         for vector in range(len(end.sums)):
             first = end.first_channel(vector)
-            if end.on_vectors:
-                codes = end.vector(vector, pixel, (*place, first))
+            if end.epilogue.vector is not None and end.width % 4 == 0:
+                codes = end.on_vector(end.epilogue.vector, vector, pixel, (*place, first))
                 T.buffer_store(end.out, codes, [*place, T.Ramp(first, 1, end.width)])
                 continue
             with T.vectorized(end.width) as lane:
@@ -92,47 +85,61 @@ def _store_values(end: _End) -> None:
 
 
 def _store_found(end: _End, table: Expr) -> None:
-    """What the table has for each value's code, as many pixels at once as fill the permute."""
+    """What the table has for each value's code: all codes first, then 64 look-ups at once.
+
+    Codes that were just stored would stall a load that is wider than their stores.
+    """
     pixels, vectors, width = end.plan.tile[0] * end.plan.tile[1], len(end.sums), end.width
-    together = min(_together(vectors * width), pixels)
-    size = -(-together * vectors * width // BYTES) * BYTES
+    bytes_ = vectors * width
+    parts = -(-pixels * bytes_ // _STACK)
+    count = -(-pixels // parts)
+    size = -(-count * bytes_ // BYTES) * BYTES
     tables = int(table.shape[0]) // _TABLE
     codes = T.alloc_buffer((size,), "uint8", layout=None)
     kinds = T.alloc_buffer((size,), "uint8", layout=None) if tables > 1 else None
     found = T.alloc_buffer((size,), end.epilogue.dtype, layout=None)
-    with T.serial(-(-pixels // together)) as block:
-        first_pixel = T.bind(T.min(block * together, pixels - together))
-        places = [end.place(first_pixel + i) for i in range(together)]
-        firsts = [end.first_channel(vector) for vector in range(vectors)]
-        spans = [
-            (i, vector, (i * vectors + vector) * width)
-            for i in range(together)
-            for vector in range(vectors)
-        ]
-        for i, vector, start in spans:
-            with T.vectorized(width) as lane:
-                index = (*places[i], firsts[vector] + lane)
-                value = end.value(vector, first_pixel + i, index, lane)
-                T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [start + lane])
-            if kinds is not None:
-                with T.vectorized(width) as lane:
-                    index = (*places[i], firsts[vector] + lane)
-                    row = end.value(vector, first_pixel + i, index, lane).indices[0] >> 8
-                    T.buffer_store(kinds, T.cast(row, "uint8"), [start + lane])
-        for start in range(0, size, BYTES):
-            span = T.Ramp(start, 1, BYTES)
+    with T.serial(parts) as part:
+        start = T.bind(T.min(part * count, pixels - count))
+        with T.serial(count) as pixel:
+            place = end.place(start + pixel)
+            for vector in range(vectors):
+                at = pixel * bytes_ + vector * width
+                _store_codes(end, vector, start + pixel, place, codes, kinds, at)
+        with T.serial(size // BYTES) as i:
+            span = T.Ramp(i * BYTES, 1, BYTES)
             kind = None if kinds is None else kinds[span]
             T.buffer_store(found, _looked_up(table, codes[span], kind, end.epilogue.dtype), [span])
-        for i, vector, start in spans:
-            with T.vectorized(width) as lane:
-                place = [*places[i], firsts[vector] + lane]
-                T.buffer_store(end.out, found[start + lane], place)
+        with T.serial(count) as pixel:
+            place = end.place(start + pixel)
+            for vector in range(vectors):
+                first = end.first_channel(vector)
+                with T.vectorized(width) as lane:
+                    code = found[pixel * bytes_ + vector * width + lane]
+                    T.buffer_store(end.out, code, [*place, first + lane])
 
 
-def _together(codes: int) -> int:
-    """How many pixels of so many codes to look up at once."""
-    whole = BYTES // math.gcd(BYTES, codes)
-    return whole if whole <= _MOST_TOGETHER else max(1, BYTES // codes)
+def _store_codes(
+    end: _End,
+    vector: int,
+    pixel: Expr,
+    place: tuple[Expr, ...],
+    codes: Expr,
+    kinds: Expr | None,
+    at: Expr,
+) -> None:
+    """The codes of one pixel, from ``codes[at]`` on, and the kind of table of each channel."""
+    first = end.first_channel(vector)
+    if end.epilogue.codes is not None and kinds is None and end.width % 4 == 0:
+        values = end.on_vector(end.epilogue.codes, vector, pixel, (*place, first))
+        T.buffer_store(codes, values, [T.Ramp(at, 1, end.width)])
+        return
+    with T.vectorized(end.width) as lane:
+        value = end.value(vector, pixel, (*place, first + lane), lane)
+        T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [at + lane])
+    if kinds is not None:
+        with T.vectorized(end.width) as lane:
+            row = end.value(vector, pixel, (*place, first + lane), lane).indices[0] >> 8
+            T.buffer_store(kinds, T.cast(row, "uint8"), [at + lane])
 
 
 def _final_table(end: _End) -> Expr | None:

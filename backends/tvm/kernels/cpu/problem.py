@@ -34,6 +34,7 @@ class Epilogue:
     dtype: str
     value: Callable[[Expr, list[Expr], tuple[Expr, ...]], Expr]
     vector: Vector | None = None
+    codes: Vector | None = None
 
 
 @dataclass(frozen=True)

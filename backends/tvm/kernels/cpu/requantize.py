@@ -17,11 +17,12 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.table import Anchored
 from qcompiler.graph import Constant, Input, Op
-from qcompiler.ops import Add, Cast, Clip, Mul, ShiftRight
+from qcompiler.ops import Add, Cast, Clip, Lookup, Mul, ShiftRight, Sub
 
 from .problem import Expr, Vector
 
 _HALF = 32
+_SIGN_BIT = -128
 _NARROW = ("int8", "uint8", "int16", "uint16", "int32")
 
 
@@ -81,7 +82,34 @@ def _terms(total: Op) -> tuple[tuple[Op, Op], ...] | None:
 
 def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
     """The epilogue of a region on vectors, if it is a requantization and nothing else."""
-    how = requantization(region.root, leaf)
+    return _on_vectors(region, region.root, leaf)
+
+
+def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
+    """Where a region looks a requantization up in a table, the uint8 indices on vectors."""
+    match region.root:
+        case Lookup(Cast(code, "int32"), Input()) if code.type.dtype == "uint8":
+            return _on_vectors(region, code, leaf)
+        case Lookup(Sub(Cast(code, "int32"), Input() as low), Input()):
+            first = leaf(low)
+            signed = code.type.dtype == "int8" and isinstance(first, Constant)
+            if not signed or first.array.size != 1 or int(first.array) != _SIGN_BIT:  # type: ignore[attr-defined]
+                return None
+        case _:
+            return None
+    epilogue = _on_vectors(region, code, leaf)
+    if epilogue is None:
+        return None
+
+    def codes(sums: Expr, buffers: list[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
+        flipped = epilogue(sums, buffers, place, lanes) ^ T.broadcast(T.int8(_SIGN_BIT), lanes)
+        return T.reinterpret(f"uint8x{lanes}", flipped)
+
+    return codes
+
+
+def _on_vectors(region: Anchored, root: Op, leaf: Callable[[Op], Op]) -> Vector | None:
+    how = requantization(root, leaf)
     if how is None:
         return None
     values = [x for x, _ in how.terms]
