@@ -16,8 +16,8 @@ WARP = 32
 BUSY = 1 << 14
 """Elements from which on a GPU is busy with one thread for each."""
 
-LONG = 2 * WARP
-"""Terms of a reduction from which on threads may share it."""
+WORTH_SHARING = 8
+"""Threads from which on a block for each element is better than a thread."""
 
 
 def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -50,9 +50,9 @@ def _one_loop(sch: s_tir.Schedule, block: Block) -> Any:
 def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
     """Compute the reduction where its epilogue needs it, in registers."""
     elements = operations(sch, epilogue)
-    terms = operations(sch, block) // elements
-    if elements < BUSY and terms >= LONG:
-        _block_per_element(sch, block, epilogue, terms)
+    threads = _sharing(operations(sch, block) // elements)
+    if elements < BUSY and threads >= WORTH_SHARING:
+        _block_per_element(sch, block, epilogue, threads)
         return
     place = _thread_per_element(sch, epilogue)
     sch.compute_at(block, place)
@@ -61,11 +61,18 @@ def _reduction(sch: s_tir.Schedule, block: Block, epilogue: Block) -> None:
         sch.decompose_reduction(block, reduced[0])
 
 
-def _block_per_element(sch: s_tir.Schedule, block: Block, epilogue: Block, terms: int) -> None:
+def _sharing(terms: int) -> int:
+    """How many threads share a reduction: each takes equally many terms, and at least as many as
+    the first must add up in the end.
+
+    A split with a rest would need a condition, which TVM's compute_at forgets behind rfactor.
+    """
+    equal = (n for n in range(1, THREADS + 1) if terms % n == 0 and n * n <= terms)
+    return max(equal, default=1)
+
+
+def _block_per_element(sch: s_tir.Schedule, block: Block, epilogue: Block, threads: int) -> None:
     """Each thread of a block sums some of the terms into shared memory; the first sums those."""
-    threads = WARP
-    while threads < THREADS and threads * threads < terms:  # the parts are as long as their number
-        threads *= 2
     reduced = _reduced_loops(sch, block)
     term = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
     _, part = sch.split(term, [None, threads])
