@@ -161,6 +161,17 @@ def convolution(
     return Graph((x,), {"y": requantize(y, rng=rng)})
 
 
+def depthwise(
+    x_shape: tuple[int, int, int, int], window: Window, x_dtype: str = "uint8", seed: int = 0
+) -> Graph:
+    """A filter per channel, and its requantization."""
+    rng = np.random.default_rng(seed)
+    x, channels = codes("x", x_dtype, *x_shape), x_shape[3]
+    filters = weight(rng, channels, 1, *window.kernel)
+    y = ConvInteger(x, filters, bias(rng, channels), window, channels, channels_last=True)
+    return Graph((x,), {"y": requantize(y, rng=rng)})
+
+
 def normalization(
     x_shape: tuple[int, ...], x_dtype: str = "int16", center: bool = True, requantized: bool = True
 ) -> Graph:

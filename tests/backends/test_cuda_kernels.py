@@ -19,9 +19,13 @@ from simt_graphs import (  # noqa: E402
     check,
     codes,
     convolution,
+    depthwise,
     lowered,
     normalization,
     product,
+    requantize,
+    requantize_all,
+    table,
     target,
 )
 
@@ -38,6 +42,7 @@ from qcompiler.graph import Constant, Graph  # noqa: E402
 from qcompiler.ops import (  # noqa: E402
     ConvInteger,
     Exponentials,
+    MaxPool,
     ReduceSum,
     Window,
     skeleton,
@@ -137,9 +142,10 @@ def test_groups_and_computed_weights_are_left_to_other_kernels() -> None:
 
 
 def test_older_cards_have_no_integer_tensor_cores() -> None:
-    (node,) = [c.result for c in lowered(product((8, 32), 8)).calls]
-    matches = [rule.match(skeleton(node), target(70)) for rule in CUDA]
-    assert matches == [None] * len(CUDA)
+    for graph in (product((8, 32), 8), attention((7, 7), (32, 32))):
+        assert lowered(graph).kernels[0].implementation in ("cuda product", "cuda attention")
+        kernels = {k.implementation for k in lowered(graph, 70).kernels}
+        assert not kernels & {"cuda product", "cuda attention"}
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1000), (197, 192), (197, 768), (1576, 384)])
@@ -180,6 +186,48 @@ def test_exponentials(mask: tuple[int, ...] | None) -> None:
 def test_sums_of_rows() -> None:
     x = codes("x", "uint8", 3, 41, 130)
     check(Graph((x,), {"y": ReduceSum(x, (2,))}), 80, "cuda rows")
+
+
+PIXELS: dict[str, Callable[[], Graph]] = {
+    "depthwise": lambda: depthwise((1, 14, 14, 32), Window((3, 3), (1, 1), (1,) * 4)),
+    "strided": lambda: depthwise((2, 9, 11, 24), Window((5, 3), (2, 1), (2, 1, 2, 1), (1, 2))),
+    "odd channels": lambda: depthwise((2, 6, 5, 27), Window((3, 3), (2, 2)), "int8"),
+    "pool": lambda: pool((1, 13, 12, 16), "uint8"),
+    "signed pool": lambda: pool((2, 7, 7, 10), "int8"),
+    "image": lambda: image((2, 7, 7, 40), "uint8"),
+}
+
+
+def pool(shape: tuple[int, int, int, int], dtype: str) -> Graph:
+    x = codes("x", dtype, *shape)
+    pooled = MaxPool(x, Window((3, 3), (2, 2), (1,) * 4), channels_last=True)
+    return Graph((x,), {"y": requantize_all(pooled, 2**29, 20, 30, "uint8")})
+
+
+def image(shape: tuple[int, int, int, int], dtype: str) -> Graph:
+    x = codes("x", dtype, *shape)
+    total = ReduceSum(x, (1, 2))
+    return Graph((x,), {"y": requantize_all(total, 2**24, 0, 30, "uint8")})
+
+
+@pytest.mark.parametrize("case", PIXELS)
+def test_pixels(case: str) -> None:
+    check(PIXELS[case](), 80, "cuda pixels")
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 64), (2, 7, 30), (5, 3, 3), (17,)])
+def test_elementwise(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x, r = codes("x", "uint8", *shape), codes("r", "int16", *shape)
+    y = requantize(x, r, dtype="int8", spread=30, rng=rng)
+    check(Graph((x, r), {"y": table(rng, y, "uint8")}), 80, "cuda elements")
+
+
+def test_elementwise_operands_broadcast() -> None:
+    rng = np.random.default_rng(0)
+    x, r = codes("x", "int16", 4, 3, 12), codes("r", "int16", 3, 1)
+    y = requantize(x, r, dtype="int16", spread=3000, rng=rng)
+    check(Graph((x, r), {"y": y}), 80, "cuda elements")
 
 
 ATTENTIONS: dict[str, Callable[[], Graph]] = {

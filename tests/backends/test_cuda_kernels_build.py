@@ -9,7 +9,14 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from simt_graphs import attention, convolution, lowered, normalization, product  # noqa: E402
+from simt_graphs import (  # noqa: E402
+    attention,
+    convolution,
+    depthwise,
+    lowered,
+    normalization,
+    product,
+)
 
 from qcompiler.backends.cuda.launches import launches, source  # noqa: E402
 from qcompiler.backends.cuda.ptx import float_instructions  # noqa: E402
@@ -25,6 +32,7 @@ GRAPHS: dict[str, Graph] = {
     "large": product((4096, 1024), 1024, "uint8"),
     "first": convolution((1, 64, 64, 3), 64, Window((7, 7), (2, 2), (3,) * 4)),
     "3x3": convolution((1, 14, 14, 256), 256, Window((3, 3), (1, 1), (1,) * 4)),
+    "depthwise": depthwise((1, 28, 28, 144), Window((3, 3), (1, 1), (1,) * 4)),
     "norm": normalization((1, 198, 384)),
     "long": normalization((64, 4096)),
     "attention": attention((198, 198), (64, 64), heads=3),

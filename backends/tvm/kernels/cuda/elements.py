@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tvm.tirx import Var
 from tvm.tirx.script import builder as T  # noqa: N812
+
+from qcompiler.backends.tvm.kernels.cpu import Epilogue
 
 from .instructions import Expr
 
@@ -57,7 +60,7 @@ class Element:
     def __getitem__(self, index: Expr) -> Expr:
         """The element (of the place that a tuple means), or that of the table."""
         if not isinstance(index, tuple):
-            return T.int32(0) if self.whole is None else self.whole[index]
+            return self.whole[index]
         if self.note is not None:
             self.note()
         return self.value
@@ -122,6 +125,26 @@ class Reader:
                 value = operand.buffer[T.Ramp(first + i, 1, lanes)]
                 T.buffer_store(found, value, [T.Ramp(i, 1, lanes)])
         return [found[i] for i in range(LANES)]
+
+
+def read_by_element(
+    epilogue: Epilogue, operands: Sequence[Operand], rank: int, dtype: str = "int32"
+) -> set[int]:
+    """Which operands an epilogue reads at the output's place, rather than as whole tables.
+
+    Args:
+        epilogue: Is asked for a value, which is thrown away.
+        operands: Its buffers.
+        rank: Of the output.
+        dtype: Of the accumulator.
+    """
+    read: set[int] = set()
+    probes = [
+        Element(x.shape, Var("probe", x.dtype), x.buffer, lambda i=i: read.add(i))  # type: ignore[misc]
+        for i, x in enumerate(operands)
+    ]
+    epilogue.value(Var("probe", dtype), probes, (T.int32(0),) * rank)
+    return read
 
 
 def store_lanes(

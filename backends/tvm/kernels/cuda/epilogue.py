@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.kernels.cpu import Epilogue
 
-from .elements import LANES, Element, Operand, Reader, store_lanes
+from .elements import LANES, Element, Operand, Reader, read_by_element, store_lanes
 from .gather import Block
 from .instructions import Expr
 from .reduction import Warp
@@ -37,7 +37,7 @@ def store_block(
     ragged = plan.columns % tile.columns != 0
     reader = Reader(out_shape, T.Select(column < plan.columns, column, 0) if ragged else column)
     known = [Operand(b, s, d) for b, (s, d) in zip(operands, epilogue.operands, strict=True)]
-    read = _read_by_element(epilogue, len(out_shape))
+    read = read_by_element(epilogue, known, len(out_shape))
     fixed = {i: reader.load(o) for i, o in enumerate(known) if i in read and not o.leading}
     start = reader.load(Operand(bias, (plan.columns,), "int32"))
     rows = tile.rows // tile.passes
@@ -65,17 +65,6 @@ def store_block(
                     accumulator = T.bind(total[lane] + start[lane])
                     values.append(epilogue.value(accumulator, buffers, reader.anywhere))
                 store_lanes(out, row, column, plan.columns, values, epilogue.dtype)
-
-
-def _read_by_element(epilogue: Epilogue, rank: int) -> set[int]:
-    """Which operands the epilogue reads at the output's place, rather than as whole tables."""
-    read: set[int] = set()
-    probes = [
-        Element(shape, T.IntImm(dtype, 0), None, lambda i=i: read.add(i))  # type: ignore[misc]
-        for i, (shape, dtype) in enumerate(epilogue.operands)
-    ]
-    epilogue.value(T.int32(0), probes, (T.int32(0),) * rank)
-    return read
 
 
 def _deposit(block: Block, warp: Warp, sums: Expr, number: int, band: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,14 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
-from qcompiler.backends.tvm.table import Anchored, Match, anchored
-from qcompiler.graph import Constant, Op
-from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
+from qcompiler.backends.tvm.table import Anchored, Match, anchored, scalar_value
+from qcompiler.graph import Constant, Input, Op, fold
+from qcompiler.ops import ConvInteger, MatMulInteger, MaxPool, ReduceSum, Skeleton, Window
 
 from .attention_rule import FusedAttention
 from .build import build_product, pack_product
+from .instructions import Expr
+from .pixels import Windows, build_elementwise, build_windows, pack_filters
 from .plan import generation
 from .rows import build_rows, row_plan
 
@@ -69,9 +71,95 @@ def _problem(anchor: Op) -> Conv2d | Matmul | None:
 
 
 def _builder(region: Anchored, problem: Conv2d | Matmul, target: int) -> Callable[[], PrimFunc]:
+    return lambda: build_product(problem, target, _epilogue(region))
+
+
+def _epilogue(region: Anchored) -> Epilogue:
     types = tuple((x.type.shape, x.type.dtype) for x in region.operands)
-    epilogue = Epilogue(types, region.root.type.dtype, region.value)
-    return lambda: build_product(problem, target, epilogue)
+    return Epilogue(types, region.root.type.dtype, region.value)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Depthwise convolutions, MaxPool and sums of whole images, channels last, and what follows."""
+
+    name: str = "cuda pixels"
+
+    def match(self, found: Skeleton, target: Target) -> Match | None:
+        """A kernel with a thread per four channels of a pixel."""
+        region = anchored(found, (ConvInteger, MaxPool, ReduceSum))
+        if region is None:
+            return None
+        windows = _windows(region.anchor)
+        if windows is None or region.root.type.is_float:
+            return None
+        leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
+        x, *constants = (leaves[operand] for operand in region.anchor.operands)
+        packed: tuple[np.ndarray, ...] = ()
+        if windows.kind == "dot":
+            if not all(isinstance(c, Constant) for c in constants):
+                return None
+            weight, *bias = (c.array for c in constants if isinstance(c, Constant))
+            start = bias[0] if bias else np.zeros(weight.shape[0], np.int32)
+            packed = (pack_filters(weight), start)
+        epilogue = _epilogue(region)
+        return Match(
+            found.key,
+            lambda: build_windows(windows, epilogue),
+            (x, *packed, *(leaves[operand] for operand in region.operands)),
+        )
+
+
+def _windows(anchor: Op) -> Windows | None:
+    match anchor:
+        case ConvInteger(x=x, weight=weight, window=window, channels_last=True) if (
+            weight.type.shape[:2] == (x.type.shape[3], 1) and anchor.groups == x.type.shape[3]
+        ):
+            kind = "dot"
+        case MaxPool(x=x, window=window, channels_last=True) if not x.type.is_float:
+            kind = "max"
+        case ReduceSum(x=x, axes=(1, 2)) if x.type.rank == 4:
+            kind, window = "sum", Window((x.type.shape[1], x.type.shape[2]))
+        case _:
+            return None
+    if kind != "sum" and np.dtype(x.type.dtype).itemsize > 2:
+        return None
+    return Windows(kind, x.type.shape, x.type.dtype, window, anchor.type.dtype)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Elementwise integer ops alone."""
+
+    name: str = "cuda elements"
+
+    def match(self, found: Skeleton, target: Target) -> Match | None:
+        """A kernel with a thread per four elements."""
+        nodes = [x for x in found.graph.ops if not isinstance(x, Input)]
+        (root,) = found.graph.outputs.values()
+        if not nodes or not root.type.shape or not all(x.elementwise for x in nodes):
+            return None
+        if any(x.type.is_float for x in found.graph.ops) or _written_out(root) > _MOST_OPS:
+            return None
+        read = tuple(found.graph.inputs)
+        types = tuple((x.type.shape, x.type.dtype) for x in read)
+
+        def value(_: Expr, buffers: Sequence[Expr], index: Sequence[Expr]) -> Expr:
+            return scalar_value(root, {}, dict(zip(read, buffers, strict=True)), index)
+
+        return Match(
+            found.key,
+            lambda: build_elementwise(root.type.shape, Epilogue(types, root.type.dtype, value)),
+            found.leaves,
+        )
+
+
+_MOST_OPS = 500
+
+
+def _written_out(root: Op) -> int:
+    """Operations of an expression in which every operand is written out wherever it is used."""
+    return fold([root], {}, lambda node, sizes: 1 + sum(sizes))[root]
 
 
 @dataclass(frozen=True)
@@ -108,5 +196,5 @@ def _is_simple(number: np.ndarray) -> bool:
     return size <= 64 or odd in (1, 3) or size & (size + 1) == 0
 
 
-CUDA = (FusedAttention(), Products(), Rows())
+CUDA = (FusedAttention(), Products(), Rows(), Pixels(), Elements())
 """The rules, in order of preference."""
