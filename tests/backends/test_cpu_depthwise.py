@@ -12,6 +12,8 @@ pytest.importorskip("tvm")
 from qcompiler.artifact import CompiledModel
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
+from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Isa
+from qcompiler.backends.tvm.kernels.cpu.depthwise import pack_depthwise, strips
 from qcompiler.errors import TargetError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
@@ -154,7 +156,7 @@ def test_requantized_products(name: str, outputs: int) -> None:
         z = requantized(rng, product, q=q, shift=shift)
         y = Input(TensorType("int16", z.type.shape, CODES["int16"]), name="y")
         both = requantized(rng, product, y, q=q, shift=shift)
-        check(Graph((x, y), {"z": z, "both": both}), name, "generic")
+        check(Graph((x, y), {"z": z, "both": both}), name, "cpu product")
         check(Graph((x, y), {"both": both}), name, "cpu product", seed=1)
 
 
@@ -187,3 +189,26 @@ def test_products_whose_shifts_need_other_code_do_not_share_a_kernel() -> None:
         )
     model = check(Graph((x,), {"z": h}), "cpu", "cpu product")
     assert [len(k.ops) for k in model.metadata.kernels] == [2, 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("isa", [i for i in ISAS if i.pixels == 1 and i.group > 1], ids=str)
+def test_packed_weights_add_up_for_dots_of_either_sign(isa: Isa, dtype: str) -> None:
+    """What the registers multiply, in numpy: also for CPUs that are not here."""
+    rng = np.random.default_rng(0)
+    conv = Conv2d((1, 9, 1, isa.lanes), dtype, isa.lanes, (5, 1), groups=isa.lanes)
+    plan = strips(conv, isa)
+    assert plan is not None
+    weight = codes(rng, "int8", (isa.lanes, 1, 5, 1), False)
+    bias = rng.integers(-99, 99, isa.lanes, dtype=np.int32)
+    packed, start = pack_depthwise(plan, weight, bias)
+    x = codes(rng, dtype, (plan.registers * isa.group, isa.lanes), False).astype(np.int64)
+    seen = x
+    if plan.flips_sign:
+        seen = (x.astype(dtype).view(np.uint8) ^ 0x80).view(isa.takes).astype(np.int64)
+    for row in range(plan.rows):
+        dots = packed[0, 0, row].reshape(-1, isa.lanes, isa.group).astype(np.int64)
+        lanes = seen.reshape(-1, isa.group, isa.lanes).transpose(0, 2, 1)
+        found = (dots * lanes).sum((0, 2)) + start[0]
+        taps = x[row : row + 5] * weight[:, 0, :, 0].T
+        np.testing.assert_array_equal(found, taps.sum(0) + bias)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm.target import Target
+from tvm.target import Target, codegen
 
-from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue
+from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa
 from qcompiler.backends.tvm.kernels.cpu.depthwise import build_depthwise, pack_depthwise, strips
 from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
-from qcompiler.backends.tvm.kernels.products import best_isa
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, Skeleton
@@ -43,7 +42,7 @@ class Depthwise:
             window.dilations,
             conv.groups,
         )
-        plan = strips(problem, best_isa(target))
+        plan = strips(problem, _isa(target))
         if plan is None:
             return None
         biases = constants[1].array if bias else np.zeros(problem.out_channels, np.int32)
@@ -59,6 +58,15 @@ class Depthwise:
                 *(leaves[operand] for operand in region.operands),
             ),
         )
+
+
+def _isa(target: Target) -> Isa:
+    """The fastest instruction set of the target whose dots take one pixel."""
+    return next(
+        isa
+        for isa in ISAS
+        if isa.pixels == 1 and all(codegen.target_has_features(f, target) for f in isa.features)
+    )
 
 
 CPU = (Depthwise(),)

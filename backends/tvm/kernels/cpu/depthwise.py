@@ -50,8 +50,8 @@ class Strips:
 
     @property
     def flips_sign(self) -> bool:
-        """Whether int8 codes are read as uint8 plus 128, because the dot wants u8·s8."""
-        return not self.isa.widened and self.conv.x_dtype == "int8"
+        """Whether codes are read as uint8 plus 128 or int8 minus 128, because the dot wants it."""
+        return not self.isa.widened and self.conv.x_dtype != self.isa.takes
 
     def tap(self, row: int, register: int, lane: int) -> int | None:
         """The row of the filter that a row of a register meets for an output row, if any."""
@@ -69,6 +69,7 @@ def strips(conv: Conv2d, isa: Isa) -> Strips | None:
         conv.depthwise
         and conv.dilations == (1, 1)
         and isa.group > 1
+        and isa.pixels == 1
         and conv.out_channels >= isa.lanes
     )
     if not fits:
@@ -95,7 +96,8 @@ def pack_depthwise(
             packed[:, :, row, register, :, lane] = taps.transpose(0, 2, 1)
     biases = bias.astype(np.int64)
     if plan.flips_sign:
-        biases = biases + _SIGN_BIT * weight.astype(np.int64).sum((1, 2, 3))
+        moved = _SIGN_BIT if plan.isa.takes == "uint8" else -_SIGN_BIT
+        biases = biases + moved * weight.astype(np.int64).sum((1, 2, 3))
     return packed.reshape(*shape[:4], -1), biases.astype(np.int32)[channels]
 
 
@@ -227,9 +229,11 @@ class _Strip:
         mixed = Shuffle(vectors, [T.int32(i) for i in order])
         if isa.widened:
             return T.bind(T.cast(mixed, f"int16x{lanes * isa.group}"))
+        whole = f"uint8x{lanes * isa.group}"
+        mixed = T.reinterpret(whole, mixed)
         if self.plan.flips_sign:
-            mixed = T.bitwise_xor(mixed, T.broadcast(T.int8(_SIGN_BIT), lanes * isa.group))
-        return T.bind(T.reinterpret(f"uint8x{lanes * isa.group}", mixed))
+            mixed = T.bitwise_xor(mixed, T.broadcast(T.uint8(-_SIGN_BIT), lanes * isa.group))
+        return T.bind(T.reinterpret(f"{isa.takes}x{lanes * isa.group}", mixed))
 
 
 def _dot(plan: Strips, total: Expr, codes: Expr, weights: Expr) -> Expr:
