@@ -5,7 +5,8 @@
 
 Models are names of `MODELS` (random weights from `models/architectures.py`, extra `models`;
 `vit_tiny_real` is trained, from `../shared/data`) or ONNX files.  Executors are this project with
-each of this machine's instruction sets, ONNX Runtime, OpenVINO (extra `bench`) and TVM.
+each of this machine's instruction sets, ONNX Runtime, OpenVINO (extra `bench`) and TVM, whose
+tuning (`tvm-tuned`) takes hours and is measured only where it is named.
 
 Every executor has a process of its own, so that memory is its own; they take turns, a few calls
 each behind a pause in which the threads of the one before come to rest.  Reported are the median
@@ -35,6 +36,7 @@ import onnx
 import psutil
 from bench_executors import (
     COMPETITORS,
+    SLOW,
     Artifact,
     Executor,
     Worker,
@@ -193,9 +195,10 @@ def machine_facts(threads: int) -> dict[str, Any]:
 
 def selected(patterns: Sequence[str] | None) -> list[Executor]:
     """The executors that the patterns name, or all."""
-    known = [*own_executors(), *COMPETITORS]
+    usual = [*own_executors(), *COMPETITORS]
     if not patterns:
-        return known
+        return usual
+    known = [*usual, *SLOW]
     found = [e for e in known if any(fnmatch.fnmatchcase(e.name, p) for p in patterns)]
     if not found:
         sys.exit(f"--executors: expected some of {', '.join(e.name for e in known)}")

@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,9 @@ import onnx
 CALIBRATION_SAMPLES = 4
 TRANSFORMER = "Softmax"
 """Networks with this operator are quantized as transformers."""
+
+TVM_TRIALS = 2000
+"""For the whole network; hours on a few cores."""
 
 Feeds = dict[str, np.ndarray]
 
@@ -156,15 +160,27 @@ def openvino_int8(path: Path, feeds: Feeds, out: Path, threads: int) -> dict[str
     return {}
 
 
-def tvm_float(path: Path, feeds: Feeds, out: Path, threads: int) -> dict[str, Any]:
-    """Relax's own ONNX importer and its default pipeline for CPUs."""
+def tvm_float(path: Path, feeds: Feeds, out: Path, threads: int, trials: int = 0) -> dict[str, Any]:
+    """Relax's own ONNX importer and its default pipeline for CPUs, or the one that tunes.
+
+    Args:
+        trials: Schedules that MetaSchedule measures altogether.
+    """
     import tvm
+    from tvm import relax
     from tvm.relax.frontend.onnx import from_onnx
     from tvm.target import codegen
 
     cpu = codegen.llvm_get_system_cpu()
     target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "num-cores": threads})
-    tvm.compile(from_onnx(onnx.load(path)), target).export_library(str(out))
+    module = from_onnx(onnx.load(path))
+    if trials:
+        with target, tempfile.TemporaryDirectory() as work:
+            tune = relax.get_pipeline(
+                "static_shape_tuning", total_trials=trials, target=target, work_dir=work
+            )
+            module = tune(module)
+    tvm.compile(module, target).export_library(str(out))
     return {}
 
 
@@ -174,6 +190,7 @@ RECIPES: dict[str, Callable[[Path, Feeds, Path, int], dict[str, Any]]] = {
     "openvino-bf16": openvino_bf16,
     "openvino-int8": openvino_int8,
     "tvm-float": tvm_float,
+    "tvm-tuned": lambda *given: tvm_float(*given, TVM_TRIALS),
 }
 
 
