@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,10 +34,16 @@ from cpu_products import (  # noqa: E402
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
+import qcompiler.backends.target  # noqa: E402
+from qcompiler import evaluate, import_onnx, load, quantize  # noqa: E402
+from qcompiler.backends.targets.cpu import KERNELS, TRIPLES  # noqa: E402
+from qcompiler.backends.tvm.build import build  # noqa: E402
 from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
 from qcompiler.backends.tvm.kernels.cpu import AMX_INT8, Conv2d, Matmul  # noqa: E402
 from qcompiler.backends.tvm.kernels.cpu.plan import make_plan  # noqa: E402
+from qcompiler.passes import LOWERING, PassManager  # noqa: E402
 
+DIGITS = Path(__file__).parents[2] / "models" / "digits"
 HOST = (platform.machine(), sys.platform) == ("x86_64", "linux")
 CC = shutil.which("cc")
 TILES = ("amx-tile", "amx-int8")
@@ -198,3 +205,28 @@ def test_one_configuration_per_thread(tmp_path: Path):
 def test_tile_choice(problem: Conv2d | Matmul, tile: tuple[int, int], vectors: int):
     plan = make_plan(problem, AMX_INT8)
     assert (plan.tile, plan.vectors) == (tile, vectors)
+
+
+@needs_emulation
+@pytest.mark.parametrize("name", ["cnn", "vit"])
+def test_whole_network(name: str, machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("qcompiler.backends.tvm.machine.lacking", lambda features: [])
+    graph = import_onnx(DIGITS / f"{name}.onnx")
+    integer = quantize(graph, DIGITS / "calib.npz")
+    chosen = target_here().attrs
+    fields = {"mcpu": str(chosen["mcpu"]), "mattr": [str(f) for f in chosen["mattr"]]}
+    fields |= {"kind": "llvm", "mtriple": TRIPLES["x86_64"]}
+    monkeypatch.setattr("qcompiler.backends.tvm.kernels.products.best_isa", lambda _: isa_here())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.so"
+        kernels = PassManager(LOWERING)(integer)
+        build(kernels, qcompiler.backends.target.Target("amx", fields, KERNELS)).save(path)
+        model = load(path, threads=2)
+        x = np.load(DIGITS / "test.npz")["x"]
+        before = machine.amx.amx_count()
+        for sample in x[:5]:
+            (want,) = evaluate(integer, {str(integer.inputs[0].name): sample[None]}).values()
+            (got,) = model(sample[None]).values()
+            assert (got == want).all()
+    assert machine.amx.amx_error() == b""
+    assert machine.amx.amx_count() > before
