@@ -17,6 +17,7 @@ from qcompiler.artifact import CompiledModel, load, read_metadata
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm import machine
 from qcompiler.backends.tvm.build import build
+from qcompiler.backends.tvm.program import RUNTIME
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.interpret import evaluate
 from qcompiler.ops import ConvInteger, MaxPool, Requantize, Window
@@ -214,3 +215,22 @@ print(*found)
     assert alone > 0  # the first call's workspace: the counter counts
     assert again == 0
     assert later == 0
+
+
+@pytest.mark.parametrize("sanitizer", [None, "thread", "address,undefined"])
+def test_under_stress(tmp_path: Path, sanitizer: str | None) -> None:
+    """Callers that open, run and close as they like; no data race, no leak, no wrong sum."""
+    program = tmp_path / "stress"
+    sources = ["-I", str(RUNTIME.parent), str(Path(__file__).with_name("runtime_stress.c"))]
+    command = ["cc", "-O1", "-g", "-pthread", "-o", str(program), *sources]
+    if sanitizer is not None:
+        command.append(f"-fsanitize={sanitizer}")
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode and sanitizer is not None:
+        pytest.skip(f"no {sanitizer} sanitizer")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not bear this kernel's address randomization")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 wrong, 0 workers, empty\n"
