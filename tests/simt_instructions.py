@@ -189,7 +189,14 @@ def _transpose(machine: Machine, mask: np.ndarray | None, *registers: Any) -> No
         register.store(words[..., i])
 
 
-INSTRUCTIONS: dict[str, Callable[..., None]] = {
+def _mul_wide(machine: Machine, mask: np.ndarray | None, a: Any, b: Any) -> np.ndarray:
+    """mul.wide.s32: the 64-bit product of two 32-bit integers."""
+    left, right = (x.load() if isinstance(x, Register) else x for x in (a, b))
+    assert left.dtype == right.dtype == np.int32
+    return left.astype(np.int64) * right.astype(np.int64)
+
+
+INSTRUCTIONS: dict[str, Callable[..., Any]] = {
     "qc_mma_m16n8k32_s8": _mma(16, 8, 32, "int8"),
     "qc_mma_m16n8k32_u8": _mma(16, 8, 32, "uint8"),
     "qc_mma_m8n8k16_s8": _mma(8, 8, 16, "int8"),
@@ -201,6 +208,7 @@ INSTRUCTIONS: dict[str, Callable[..., None]] = {
     "qc_cp_async_commit": _commit,
     **{f"qc_cp_async_wait_{left}": _wait(left) for left in range(8)},
     "qc_transpose_4x4": _transpose,
+    "qc_mul_wide": _mul_wide,
 }
 """By the name that the kernels call; `Register` and `Pointer` operands as in their C signatures."""
 

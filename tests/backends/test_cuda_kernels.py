@@ -98,6 +98,11 @@ CONVOLUTIONS: dict[str, Callable[[], Graph]] = {
     "3x3 strided": lambda: convolution((2, 9, 11, 32), 40, Window((3, 3), (2, 2), (1,) * 4)),
     "1x1 strided": lambda: convolution((1, 9, 9, 20), 33, Window((1, 1), (2, 2))),
     "first layer": lambda: convolution((1, 23, 21, 3), 16, Window((7, 7), (2, 2), (3,) * 4)),
+    "bordered first layer": lambda: convolution((1, 23, 21, 3), 16, Window((7, 7), (2, 2))),
+    "small first layer": lambda: convolution((2, 11, 9, 3), 8, Window((3, 3), (2, 2))),
+    "odd runs and rows outside": lambda: convolution(
+        (1, 8, 9, 5), 10, Window((3, 3), (1, 1), (2, 0, 1, 0)), "int8"
+    ),
     "patches": lambda: convolution((1, 32, 32, 3), 64, Window((16, 16), (16, 16))),
     "eight channels": lambda: convolution((1, 7, 6, 8), 12, Window((3, 3), (1, 1), (1,) * 4)),
     "everything odd": lambda: convolution(

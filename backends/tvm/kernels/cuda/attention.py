@@ -21,6 +21,7 @@ from .attention_plan import TABLE, Attention, AttentionPlan, Scalars, ceil
 from .attention_softmax import averages, exponentials
 from .build import argument
 from .elements import Shaped
+from .instructions import with_wide_products
 
 
 def build_attention(
@@ -83,4 +84,4 @@ def build_attention(
             block.stage_values(value)
             exponentials(block)
             averages(block, operands[1], out)
-    return builder.get()
+    return with_wide_products(builder.get())

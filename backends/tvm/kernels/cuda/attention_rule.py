@@ -97,6 +97,8 @@ def _reciprocal(total: Expr) -> Expr:
     """`Reciprocal` of one element; its constants are no operands."""
     x = Input(TensorType("int32", ()), name="total", sources=())
     found = pointwise(Reciprocal(x), (x,))
-    numbers = [const(c.array[()], c.type.dtype) for c in found.leaves if isinstance(c, Constant)]
-    elements = dict(zip((*found.variables, *found.operands), (total, *numbers), strict=True))
+    numbers = [const(int(c.array), c.type.dtype) for c in found.leaves if isinstance(c, Constant)]
+    elements: dict[Op, Expr] = dict(
+        zip((*found.variables, *found.operands), (total, *numbers), strict=True)
+    )
     return scalar_value(found.root, elements, {}, ())

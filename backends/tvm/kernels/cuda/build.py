@@ -14,7 +14,7 @@ from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
 
 from .epilogue import store_block
 from .gather import Block
-from .instructions import Expr
+from .instructions import Expr, with_wide_products
 from .pack import as_windows, pack
 from .plan import Plan, Tile, make_plan
 from .reduction import accumulate, bind_warp
@@ -65,7 +65,7 @@ def build_product(
             warp = bind_warp(plan.tile, thread)
             sums = accumulate(block, warp)
             store_block(block, warp, sums, bias, epilogue, operands, out, problem.out_shape)
-    return builder.get()
+    return with_wide_products(builder.get())
 
 
 def pack_product(

@@ -5,6 +5,7 @@ The left operand is never expanded to a matrix: each chunk is read where the win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
@@ -141,8 +142,8 @@ def _copy_rows(block: Block, step: Expr, base: Expr, waiting: Later) -> None:
             if plan.vector > 1:
                 valid, offset = _source(plan, T.bind(row), T.bind(k))
                 _copy(block, size, target, (block.x, offset), valid, exists, waiting)
-            elif plan.run == plan.depth:
-                found = _unaligned_chunk(block, T.bind(row), T.bind(k))
+            elif plan.shifted:
+                found = _shifted_chunk(block, T.bind(row), T.bind(k))
                 waiting.put(block.shared, target, found, CHUNK, exists)
             else:
                 found = _gathered_chunk(block, T.bind(row), T.bind(k))
@@ -232,15 +233,15 @@ def _gathered_chunk(block: Block, row: Expr, k: Expr) -> Expr:
     return T.reinterpret("int32x4", found[T.Ramp(0, 1, CHUNK)])
 
 
-def _unaligned_chunk(block: Block, row: Expr, k: Expr) -> Expr:
+def _shifted_chunk(block: Block, row: Expr, k: Expr) -> Expr:
     """A chunk that starts at any byte: five aligned words, shifted into four.
 
-    What follows the row's end meets zero weights, so it may be anything; at the tensor's end there
+    What follows the run's end meets zero weights, so it may be anything; at the tensor's end there
     may be no whole word.
     """
-    plan = block.plan
-    size = plan.rows * plan.depth
-    start = T.bind(T.min(row, plan.rows - 1) * plan.depth + T.min(k, plan.depth - 1))
+    size = math.prod(block.plan.conv.x_shape)
+    valid, offset = _source(block.plan, row, k)
+    start = T.bind(offset if valid is None else T.Select(valid, offset, 0))
     words = T.alloc_buffer((CHUNK // 4 + 1,), "uint32", scope="local", layout=None)
     found = T.alloc_buffer((CHUNK // 4,), "uint32", scope="local", layout=None)
     aligned = T.bind(start // 4)
@@ -263,7 +264,8 @@ def _unaligned_chunk(block: Block, row: Expr, k: Expr) -> Expr:
         pair = T.bitwise_or(
             T.shift_left(T.cast(words[i + 1], "uint64"), T.uint64(32)), T.cast(words[i], "uint64")
         )
-        T.buffer_store(found, T.cast(T.shift_right(pair, shift), "uint32"), [i])
+        word = T.cast(T.shift_right(pair, shift), "uint32")
+        T.buffer_store(found, word if valid is None else T.Select(valid, word, T.uint32(0)), [i])
     return T.reinterpret("int32x4", found[T.Ramp(0, 1, CHUNK // 4)])
 
 
@@ -280,7 +282,7 @@ def _source(plan: Plan, row: Expr, k: Expr) -> tuple[Expr | None, Expr]:
         tests.append(k < plan.depth)
     line = T.bind(row // ow)
     y0, x0 = line % oh * sh - top, row % ow * sw - left
-    tap, place = k // plan.run, k % plan.run
+    tap, place = k // plan.filled, k % plan.filled
     if plan.run == channels * conv.kernel[1] and not (left or right):
         y, x = T.bind(y0 + tap * dh), x0
     else:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import tvm_ffi
 from tvm.backend.cuda.op import cuda_func_call
+from tvm.tirx import Cast, Mul, PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
 Expr = Any
@@ -123,3 +125,38 @@ def transpose_4x4(registers: Sequence[Expr]) -> None:
         "  r2 = __byte_perm(c, d, 0x5410), r3 = __byte_perm(c, d, 0x7632);",
     )
     T.evaluate(cuda_func_call("qc_transpose_4x4", *registers, source_code=source))
+
+
+def mul_wide(a: Expr, b: Expr) -> Expr:
+    """The int64 product of two int32, in one instruction."""
+    source = (
+        "\n__device__ __forceinline__ int64_t qc_mul_wide(int a, int b) {\n  int64_t d;\n"
+        '  asm("mul.wide.s32 %0, %1, %2;" : "=l"(d) : "r"(a), "r"(b));\n  return d;\n}\n'
+    )
+    return cuda_func_call("qc_mul_wide", a, b, source_code=source, return_type="int64")
+
+
+def with_wide_products(function: PrimFunc) -> PrimFunc:
+    """The function with `mul_wide` where two integers of at most 32 bits become an int64.
+
+    The compiler sees that only as long as both conversions stand beside the product; where one is
+    hoisted out of a loop, it would multiply 64 bits by 64.
+    """
+
+    def narrow(x: Expr) -> Expr | None:
+        if not isinstance(x, Cast) or str(x.ty.dtype) != "int64":
+            return None
+        dtype = str(x.value.ty.dtype)
+        if dtype == "int32":
+            return x.value
+        return T.cast(x.value, "int32") if dtype in _NARROW else None
+
+    def product(x: Expr) -> Expr:
+        a, b = narrow(x.a), narrow(x.b)
+        return x if a is None or b is None else mul_wide(a, b)
+
+    body = tvm_ffi.structural_map(function.body, (Mul, product), order="post")
+    return function.with_body(body)
+
+
+_NARROW = ("int8", "uint8", "int16", "uint16")

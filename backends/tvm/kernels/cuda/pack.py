@@ -20,7 +20,9 @@ def pack(plan: Plan, weight: np.ndarray) -> np.ndarray:
         weight: int8 [o, c, kh, kw] of a convolution, int8 [n, k, 1, 1] of a product.
     """
     columns, steps, _ = plan.packed_shape
-    rows = weight.transpose(0, 2, 3, 1).reshape(plan.columns, plan.depth)
+    runs = weight.transpose(0, 2, 3, 1).reshape(plan.columns, -1, plan.run)
+    runs = np.pad(runs, ((0, 0), (0, 0), (0, plan.filled - plan.run)))
+    rows = runs.reshape(plan.columns, plan.depth)
     padded = np.zeros((columns * 16, steps * MMA_DEPTH), np.int8)
     padded[: plan.columns, : plan.depth] = rows
     parts = padded.reshape(columns, 2, 8, steps, 2, 4, 4)  # …, half, g, step, register, t, byte

@@ -20,7 +20,7 @@ from qcompiler.ops import Window
 
 from .build import argument
 from .elements import LANES, Element, Operand, Reader, read_by_element, store_lanes, vector_lanes
-from .instructions import Expr
+from .instructions import Expr, with_wide_products
 
 THREADS = 128
 
@@ -145,7 +145,7 @@ def _build(
                     ]
                     values.append(epilogue.value(sums[lane], buffers, reader.anywhere))
                 store_lanes(out, row, column, width, values, epilogue.dtype)
-    return builder.get()
+    return with_wide_products(builder.get())
 
 
 def _reduced(windows: Windows, arguments: list[Expr], reader: Reader, row: Expr) -> Expr:

@@ -25,6 +25,7 @@ STATIC_SHARED = 48 << 10
 """Bytes of shared memory that every card gives without asking."""
 
 _MOST_ELEMENTS = 2**31 - 1
+_SHORTEST_SHIFTED = 8  # bytes of a run; shorter ones waste more products than gathering costs
 
 # The model below was written for a card like A100 (108 multiprocessors); no card has measured it.
 _MULTIPROCESSORS = 108
@@ -136,9 +137,11 @@ class Plan:
     Attributes:
         conv: The convolution, as NHWC; a matrix product is one with a window of 1×1.
         rows: Outputs without the channels: the rows of the matrix product.
-        depth: Terms of each sum.
+        depth: Terms of each sum, those that fill runs up included.
         run: Terms that follow each other in memory: a row of the window, or one tap's channels.
-        vector: Bytes of one copy, 16, 8 or 4; 1 where bytes must be gathered one by one.
+        filled: The run, or the whole chunks that it is filled up to where it is not aligned; what
+            is read beyond it meets zero weights.
+        vector: Bytes of one copy, 16, 8 or 4; 1 where there is no alignment.
         tile: How it is cut.
     """
 
@@ -146,8 +149,14 @@ class Plan:
     rows: int
     depth: int
     run: int
+    filled: int
     vector: int
     tile: Tile
+
+    @property
+    def shifted(self) -> bool:
+        """Whether chunks are read as aligned words and shifted, rather than byte by byte."""
+        return self.vector == 1 and self.filled % CHUNK == 0
 
     @property
     def columns(self) -> int:
@@ -204,15 +213,19 @@ def make_plan(problem: Conv2d | Matmul, tile: Tile | None = None) -> Plan:
             )
     _, _, width, channels = conv.x_shape
     (kh, kw), (_, sw) = conv.kernel, conv.strides
-    rows, depth = math.prod(conv.out_shape[:3]), kh * kw * channels
+    rows, taps = math.prod(conv.out_shape[:3]), kh * kw
     run, vector = channels, _vector(channels)
     if not (conv.pads[1] or conv.pads[3]) and conv.dilations[1] == 1:
         window = math.gcd(kw * channels, sw * channels, width * channels)
         if _vector(window) >= vector:
-            run, vector = kw * channels, _vector(window)
+            run, taps, vector = kw * channels, kh, _vector(window)
+    filled = run
+    if vector == 1 and run >= _SHORTEST_SHIFTED:
+        filled = -(-run // CHUNK) * CHUNK
+    depth = taps * filled
     if tile is None:
         tile = min(TILES, key=lambda t: cycles(t, rows, conv.out_channels, depth))
-    return Plan(conv, rows, depth, run, vector, tile)
+    return Plan(conv, rows, depth, run, filled, vector, tile)
 
 
 def _vector(size: int) -> int:

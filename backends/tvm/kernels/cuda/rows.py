@@ -18,11 +18,11 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.te import element, whole_operands
 from qcompiler.graph import Graph, Input, Op
-from qcompiler.ops import ReduceMax, ReduceSum
+from qcompiler.ops import Cast, ReduceMax, ReduceSum
 
 from .build import argument
 from .elements import LANES, Operand, Reader, store_lanes
-from .instructions import Expr
+from .instructions import Expr, with_wide_products
 
 WARP = 32
 _THREADS = 128  # of a block, or as many as one row has
@@ -118,7 +118,7 @@ def build_rows(
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True})
-        buffers = {
+        buffers: dict[Op, Expr] = {
             x: argument(f"x{i}", x.type.shape, x.type.dtype)
             for i, x in enumerate(graph.inputs)
             if x not in numbers
@@ -132,7 +132,7 @@ def build_rows(
             row = T.bind(T.min(own, plan.rows - 1))
             known = {x: T.IntImm(x.type.dtype, value) for x, value in numbers.items()}
             _Row(graph, plan, buffers, thread, row, known).emit(root, own, out)
-    return builder.get()
+    return with_wide_products(builder.get())
 
 
 @dataclass
@@ -178,7 +178,7 @@ class _Row:
             elif self._is_whole_row(node):
                 value = self._value(node, self.values)
                 by_element = any(not self._is_whole_row(user) for user in self.graph.users[node])
-                once = self._uses(node) == 1 and not by_element
+                once = _widens(node) or (self._uses(node) == 1 and not by_element)
                 self.values[node] = value if once else kept(value, node.type.dtype)
         if root in self.values:
             first = self.thread % self.plan.threads == 0
@@ -241,7 +241,8 @@ class _Row:
             ]
             elements = {x: self._element(x, vector, lane, known) for x in operands}
             value = self._value(root, elements)
-            known[root] = value if self._uses(root) == 1 else kept(value, root.type.dtype)
+            once = _widens(root) or self._uses(root) == 1
+            known[root] = value if once else kept(value, root.type.dtype)
         return known[root]
 
     def _reduced(self, node: ReduceSum | ReduceMax) -> Expr:
@@ -276,6 +277,11 @@ class _Row:
         for warp in range(warps):
             add(shared[first + warp])
         return total[0]
+
+
+def _widens(node: Op) -> bool:
+    """Whether a conversion costs nothing where its value is used: products take 32 bits."""
+    return isinstance(node, Cast) and node.x.type.dtype == "int32" and node.dtype == "int64"
 
 
 def kept(value: Expr, dtype: str) -> Expr:
