@@ -6,6 +6,7 @@ divergent barriers, so a kernel that passes has none of them on these shapes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -33,9 +34,14 @@ from qcompiler.backends.tvm.kernels.cpu import Epilogue, Matmul  # noqa: E402
 from qcompiler.backends.tvm.kernels.cuda import (  # noqa: E402
     TILES,
     Tile,
+    attention_rule,
     build_product,
     make_plan,
     pack_product,
+)
+from qcompiler.backends.tvm.kernels.cuda.attention_plan import (  # noqa: E402
+    Attention,
+    AttentionPlan,
 )
 from qcompiler.backends.tvm.kernels.cuda.rules import CUDA  # noqa: E402
 from qcompiler.graph import Constant, Graph  # noqa: E402
@@ -250,6 +256,19 @@ ATTENTIONS: dict[str, Callable[[], Graph]] = {
 @pytest.mark.parametrize("case", ATTENTIONS)
 def test_attention(case: str, generation: int) -> None:
     check(ATTENTIONS[case](), generation, "cuda attention")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("rows", [16, 32, 64])
+def test_every_cut_of_attention(rows: int, apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for grids of all sizes, which a small graph does not have."""
+    cut = attention_rule.attention_plan
+
+    def plan(problem: Attention) -> AttentionPlan:
+        return dataclasses.replace(cut(problem), rows=rows, apart=apart)
+
+    monkeypatch.setattr(attention_rule, "attention_plan", plan)
+    check(attention((70, 50), (64, 32)), 80, "cuda attention")
 
 
 def test_attention_over_more_keys_than_fit_is_left_to_other_kernels() -> None:

@@ -68,7 +68,7 @@ def build_attention(
             T.launch_thread("blockIdx.x", math.prod(problem.leading) * row_blocks) as number,
             T.launch_thread("threadIdx.x", THREADS) as thread,
         ):
-            shared = T.alloc_buffer((plan.places[-1],), "int8", scope="shared", layout=None)
+            shared = T.alloc_buffer((plan.places.end,), "int8", scope="shared", layout=None)
             reciprocals = T.alloc_buffer((plan.rows,), "int64", scope="shared", layout=None)
             place, head = [], T.bind(number // row_blocks)
             for extent in reversed(problem.leading):
@@ -80,8 +80,13 @@ def build_attention(
                 tuple(reversed(place)), first, mask,
             )  # fmt: skip
             block.stage_queries_and_keys(query, key, table)
+            if plan.apart:
+                block.stage_values(value)
+            block.wait()
             block.scores(operands[0])
-            block.stage_values(value)
+            block.sync()
+            if not plan.apart:
+                block.stage_values(value)
             exponentials(block)
             averages(block, operands[1], out)
     return with_wide_products(builder.get())

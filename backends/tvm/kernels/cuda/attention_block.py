@@ -50,19 +50,24 @@ class Block:
         T.evaluate(T.tvm_storage_sync("shared"))
 
     def stage_queries_and_keys(self, query: Expr, key: Expr, table: Expr) -> None:
-        """Copy both operands of the scores, zeros where they end, and the table."""
+        """Start to copy both operands of the scores, zeros where they end, and the table."""
         p, plan = self.problem, self.plan
         m, n, _, _ = p.extents
-        queries, keys, _, start, _ = plan.places
+        places = plan.places
         self._stage(query, p.query.offset((*self.place, self.first, 0)), p.query.stride(-2),
-                    queries, plan.rows, m - self.first)  # fmt: skip
-        self._stage(key, p.key.offset((*self.place, 0, 0)), p.key.stride(-1), keys, plan.keys, n)
+                    places.queries, plan.rows, m - self.first)  # fmt: skip
+        self._stage(key, p.key.offset((*self.place, 0, 0)), p.key.stride(-1), places.keys,
+                    plan.keys, n)  # fmt: skip
         with T.If(self.thread < TABLE // 4), T.Then():
             word = table[T.Ramp(self.thread * 4, 1, 4)]
-            at = T.Ramp(start + self.thread * 4, 1, 4)
+            at = T.Ramp(places.table + self.thread * 4, 1, 4)
             T.buffer_store(self.shared, T.reinterpret("int8x4", word), [at])
         if self.architecture >= 80:
             ptx.cp_async_commit()
+
+    def wait(self) -> None:
+        """What was copied has arrived, for all threads."""
+        if self.architecture >= 80:
             ptx.cp_async_wait(0)
         self.sync()
 
@@ -100,7 +105,7 @@ class Block:
         """Every warp takes its share of the keys, sixteen at a time, for all rows."""
         plan, dtype = self.plan, self.problem.query_dtype
         tiles, steps = plan.rows // 16, plan.depth // MMA_DEPTH
-        queries, keys, _, _, _ = plan.places
+        queries, keys = plan.places.queries, plan.places.keys
         left = registers(tiles * steps * 4)
         for i in range(tiles):
             for step in range(steps):
@@ -147,15 +152,14 @@ class Block:
                 code = self.scalars.code(sums[2 * upper + i], operands, index)
                 code = T.cast(code, "int32") - lowest
                 T.buffer_store(pair, T.cast(code, "uint8"), [i])
-            at = self.plan.places[2] + own * self.plan.code_stride + column + self.lane % 4 * 2
+            at = self.plan.places.codes + own * self.plan.code_stride + column + self.lane % 4 * 2
             value = T.reinterpret("int8x2", pair[T.Ramp(0, 1, 2)])
             T.buffer_store(self.shared, value, [T.Ramp(at, 1, 2)])
 
     def stage_values(self, value: Expr) -> None:
-        """Values over the keys, [e, n]: blocks of 4×4 bytes change places in registers."""
+        """Values as [e, n]: blocks of 4×4 bytes change places in registers."""
         plan, layout = self.plan, self.problem.value
         _, n, _, e = self.problem.extents
-        self.sync()
         base = T.bind(layout.offset((*self.place, 0, 0)))
         across, down = plan.columns // 4, plan.codes // 4
         near = math.gcd(across, 4)  # lanes along a value: whole sectors of global memory
@@ -172,7 +176,7 @@ class Block:
                     T.buffer_store(words, T.Select(inside, word, 0), [i])
                 ptx.transpose_4x4([words[i] for i in range(4)])
                 for i in range(4):
-                    at = plan.places[1] + (column + i) * plan.code_stride + key
+                    at = plan.places.values + (column + i) * plan.code_stride + key
                     word = T.reinterpret("int8x4", words[i])
                     T.buffer_store(self.shared, word, [T.Ramp(at, 1, 4)])
 

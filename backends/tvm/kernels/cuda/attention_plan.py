@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from qcompiler.backends.tvm.kernels.cpu.layout import Layout
 
@@ -71,6 +72,17 @@ class Scalars:
     average: Callable[[Expr, Expr, Sequence[Shaped], tuple[Expr, ...]], Expr]
 
 
+class Places(NamedTuple):
+    """Byte offsets in shared memory: what begins where, and where all ends."""
+
+    queries: int
+    keys: int
+    values: int
+    codes: int
+    table: int
+    end: int
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """How the work is cut.
@@ -82,6 +94,8 @@ class AttentionPlan:
         codes: Bytes of a row of codes, a multiple of 32.
         columns: Elements of an average, in shared memory, a multiple of 16.
         vector: Bytes of one copy of queries and keys.
+        apart: Whether values have a place of their own instead of that of the keys, so that nobody
+            waits for one after the other; more memory, fewer blocks at once.
     """
 
     rows: int
@@ -90,6 +104,7 @@ class AttentionPlan:
     codes: int
     columns: int
     vector: int
+    apart: bool
 
     @property
     def code_stride(self) -> int:
@@ -97,13 +112,26 @@ class AttentionPlan:
         return self.codes + CHUNK
 
     @property
-    def places(self) -> tuple[int, int, int, int, int]:
-        """Where queries, keys (later values), codes and the table begin, and where all ends."""
-        queries = self.rows * self.depth
-        staged = max(self.keys * self.depth, self.columns * self.code_stride)
-        codes = queries + staged
+    def _keys(self) -> int:
+        return self.keys * self.depth
+
+    @property
+    def _values(self) -> int:
+        return self.columns * self.code_stride
+
+    @property
+    def fits(self) -> bool:
+        """Whether shared memory is enough, reciprocals included."""
+        return self.places.end + 8 * self.rows <= STATIC_SHARED
+
+    @property
+    def places(self) -> Places:
+        """Where things lie in shared memory."""
+        keys = self.rows * self.depth
+        values = keys + self._keys if self.apart else keys
+        codes = values + self._values if self.apart else keys + max(self._keys, self._values)
         table = codes + self.rows * self.code_stride
-        return 0, queries, codes, table, table + TABLE
+        return Places(0, keys, values, codes, table, table + TABLE)
 
 
 def attention_plan(problem: Attention) -> AttentionPlan | None:
@@ -122,14 +150,20 @@ def attention_plan(problem: Attention) -> AttentionPlan | None:
         return None
     if depth == 96:
         depth = 128
-    plans = [
-        AttentionPlan(rows, depth, ceil(n, 16) * 16, ceil(n, 32) * 32, ceil(e, 16) * 16, vector)
-        for rows in (64, 32, 16)
-    ]
-    fitting = [p for p in plans if p.places[-1] + 8 * p.rows <= STATIC_SHARED]
     heads = math.prod(problem.leading)
-    busy = [p for p in fitting if heads * ceil(m, p.rows) >= _BLOCKS]
-    return busy[0] if busy else fitting[-1] if fitting else None
+    fitting: list[AttentionPlan] = []
+    for rows in (64, 32, 16):
+        busy = heads * ceil(m, rows) >= _BLOCKS
+        for apart in (False,) if busy else (True, False):
+            plan = AttentionPlan(
+                rows, depth, ceil(n, 16) * 16, ceil(n, 32) * 32, ceil(e, 16) * 16, vector, apart
+            )
+            if plan.fits and busy:
+                return plan
+            if plan.fits:
+                fitting.append(plan)
+    smallest = min((p.rows for p in fitting), default=0)
+    return next((p for p in fitting if p.rows == smallest), None)
 
 
 def ceil(a: int, b: int) -> int:

@@ -20,7 +20,7 @@ def exponentials(block: Block) -> None:
     """One warp per row: the maximum, the exponentials in place of the codes, their sum."""
     plan = block.plan
     m, n, _, _ = block.problem.extents
-    _, _, codes, table, _ = plan.places
+    codes, table = plan.places.codes, plan.places.table
     words = ceil(plan.codes // 4, 32)
     with T.serial(plan.rows // WARPS) as turn:
         row = T.bind(turn * WARPS + block.warp)
@@ -79,7 +79,7 @@ def exponentials(block: Block) -> None:
 def averages(block: Block, operands: Sequence[Shaped], out: Expr) -> None:
     """Warps share out tiles of 16 rows by 16 elements; each takes all keys."""
     plan = block.plan
-    _, values, codes, _, _ = plan.places
+    values, codes = plan.places.values, plan.places.codes
     across = plan.columns // 16
     tiles = plan.rows // 16 * across
     with T.serial(ceil(tiles, WARPS)) as turn:
