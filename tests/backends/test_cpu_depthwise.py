@@ -13,7 +13,7 @@ from qcompiler.artifact import CompiledModel
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
 from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Isa
-from qcompiler.backends.tvm.kernels.cpu.depthwise import pack_depthwise, strips
+from qcompiler.backends.tvm.kernels.cpu.strips import pack_depthwise, strips
 from qcompiler.errors import TargetError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate

@@ -8,8 +8,9 @@ import numpy as np
 from tvm.target import Target, codegen
 
 from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa
-from qcompiler.backends.tvm.kernels.cpu.depthwise import build_depthwise, pack_depthwise, strips
-from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
+from qcompiler.backends.tvm.kernels.cpu.depthwise import build_depthwise
+from qcompiler.backends.tvm.kernels.cpu.requantize import vector_codes, vector_epilogue
+from qcompiler.backends.tvm.kernels.cpu.strips import pack_depthwise, strips
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, Skeleton
@@ -48,9 +49,10 @@ class Depthwise:
         biases = constants[1].array if bias else np.zeros(problem.out_channels, np.int32)
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
         vector = vector_epilogue(region, leaves.__getitem__)
-        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector)
+        codes = vector_codes(region, leaves.__getitem__)
+        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes)
         return Match(
-            (found.key, plan, vector is None),
+            (found.key, plan, vector is None, codes is None),
             lambda: build_depthwise(plan, epilogue),
             (
                 x,

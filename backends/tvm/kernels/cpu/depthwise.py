@@ -11,101 +11,25 @@ copied.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 from tvm.ir.prim.expr import Shuffle
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .isa import Isa
 from .loops import argument, flat
-from .problem import Conv2d, Epilogue, Expr
+from .problem import Epilogue, Expr
+from .shuffle import TABLE, look_up, looked_up_together
+from .strips import SIGN_BIT, Strips
 
-_SIGN_BIT = -128
 _PARALLEL_STEPS = 500  # columns of a task, all tasks together
-
-
-@dataclass(frozen=True)
-class Strips:
-    """How a depthwise convolution is cut.
-
-    Attributes:
-        conv: The convolution.
-        isa: The instruction set.
-        registers: Interleaved registers per column.
-        rows: Output rows of a task.
-    """
-
-    conv: Conv2d
-    isa: Isa
-    registers: int
-    rows: int
-
-    @property
-    def panels(self) -> int:
-        """Vectors of channels; the last one ends with the last channel."""
-        return -(-self.conv.out_channels // self.isa.lanes)
-
-    @property
-    def flips_sign(self) -> bool:
-        """Whether codes are read as uint8 plus 128 or int8 minus 128, because the dot wants it."""
-        return not self.isa.widened and self.conv.x_dtype != self.isa.takes
-
-    def tap(self, row: int, register: int, lane: int) -> int | None:
-        """The row of the filter that a row of a register meets for an output row, if any."""
-        tap = register * self.isa.group + lane - row * self.conv.strides[0]
-        return tap if 0 <= tap < self.conv.kernel[0] else None
-
-    def meets(self, row: int, register: int) -> bool:
-        """Whether an output row needs a register."""
-        return any(self.tap(row, register, i) is not None for i in range(self.isa.group))
-
-
-def strips(conv: Conv2d, isa: Isa) -> Strips | None:
-    """The plan, or None for what is not depthwise, dilated, too narrow, or has no dot."""
-    fits = (
-        conv.depthwise
-        and conv.dilations == (1, 1)
-        and isa.group > 1
-        and isa.pixels == 1
-        and conv.out_channels >= isa.lanes
-    )
-    if not fits:
-        return None
-    rows_read, stride = conv.kernel[0], conv.strides[0]
-    registers = -(-rows_read // isa.group)
-    rows = (registers * isa.group - rows_read) // stride + 1
-    return Strips(conv, isa, registers, min(rows, conv.out_shape[1]))
-
-
-def pack_depthwise(
-    plan: Strips, weight: np.ndarray, bias: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weight int8 [o, 1, kh, kw] and bias int32 [o] in the order in which the kernel reads them."""
-    isa, (_, kw) = plan.isa, plan.conv.kernel
-    shape = (plan.panels, kw, plan.rows, plan.registers, isa.lanes, isa.group)
-    packed = np.zeros(shape, "int16" if isa.widened else "int8")
-    last = plan.conv.out_channels - isa.lanes
-    channels = np.minimum(np.arange(plan.panels) * isa.lanes, last)[:, None] + np.arange(isa.lanes)
-    for row, register, lane in np.ndindex(plan.rows, plan.registers, isa.group):
-        tap = plan.tap(row, register, lane)
-        if tap is not None:
-            taps = weight[channels, 0, tap]  # panel, lane, kw
-            packed[:, :, row, register, :, lane] = taps.transpose(0, 2, 1)
-    biases = bias.astype(np.int64)
-    if plan.flips_sign:
-        moved = _SIGN_BIT if plan.isa.takes == "uint8" else -_SIGN_BIT
-        biases = biases + moved * weight.astype(np.int64).sum((1, 2, 3))
-    return packed.reshape(*shape[:4], -1), biases.astype(np.int32)[channels]
 
 
 def build_depthwise(plan: Strips, epilogue: Epilogue, name: str = "main") -> PrimFunc:
     """A function of x, packed weight, packed bias, the epilogue's operands, out.
 
     Args:
-        plan: See `strips`.
+        plan: See `strips.strips`.
         epilogue: What is stored for each sum.
         name: Global symbol of the function.
     """
@@ -133,6 +57,7 @@ def build_depthwise(plan: Strips, epilogue: Epilogue, name: str = "main") -> Pri
             top = T.bind(row * conv.strides[0] - conv.pads[0])
             base = T.bind((image * h + top) * (w * c) + channel)
             strip = _Strip(plan, source, weight, bias, panel, top, base)
+            end = _End(plan, epilogue, operands, out, (image, row, channel))
             fresh = max(conv.kernel[1] - conv.strides[1], 0)
             for tap in range(fresh):
                 strip.column(tap, T.int32(tap - conv.pads[1]))
@@ -140,9 +65,9 @@ def build_depthwise(plan: Strips, epilogue: Epilogue, name: str = "main") -> Pri
                 for tap in range(fresh, conv.kernel[1]):
                     strip.column(tap, T.bind(col * conv.strides[1] + (tap - conv.pads[1])))
                 for i in range(plan.rows):
-                    place = (image, row + i, col, channel)
-                    _finish(plan, strip.sums[0][i], epilogue, operands, out, place)
+                    end.store(strip.sums[0][i], i, col)
                 strip.advance()
+            end.look_up()
     return builder.get()
 
 
@@ -232,7 +157,7 @@ class _Strip:
         whole = f"uint8x{lanes * isa.group}"
         mixed = T.reinterpret(whole, mixed)
         if self.plan.flips_sign:
-            mixed = T.bitwise_xor(mixed, T.broadcast(T.uint8(-_SIGN_BIT), lanes * isa.group))
+            mixed = T.bitwise_xor(mixed, T.broadcast(T.uint8(SIGN_BIT), lanes * isa.group))
         return T.bind(T.reinterpret(f"{isa.takes}x{lanes * isa.group}", mixed))
 
 
@@ -243,20 +168,66 @@ def _dot(plan: Strips, total: Expr, codes: Expr, weights: Expr) -> Expr:
     return T.call_llvm_pure_intrin(wide, plan.isa.dot, total, codes, weights)
 
 
-def _finish(
-    plan: Strips,
-    sums: Expr,
-    epilogue: Epilogue,
-    operands: list[Expr],
-    out: Expr,
-    place: tuple[Expr, ...],
-) -> None:
-    lanes = plan.isa.lanes
-    *pixel, channel = place
-    if epilogue.vector is not None:
-        value = epilogue.vector(sums[T.Ramp(0, 1, lanes)], operands, place, lanes)
-        T.buffer_store(out, value, [*pixel, T.Ramp(channel, 1, lanes)])
-        return
-    with T.vectorized(lanes) as lane:
-        index = (*pixel, channel + lane)
-        T.buffer_store(out, epilogue.value(sums[lane], operands, index), list(index))
+class _End:
+    """Where the sums of a task go; codes to look up wait for each other."""
+
+    def __init__(
+        self,
+        plan: Strips,
+        epilogue: Epilogue,
+        operands: list[Expr],
+        out: Expr,
+        place: tuple[Expr, Expr, Expr],
+    ) -> None:
+        self.plan, self.epilogue, self.operands, self.out = plan, epilogue, operands, out
+        self.image, self.row, self.channel = place
+        self.codes, self.table = None, self._table()
+        if self.table is not None:
+            together = looked_up_together(plan.isa)
+            size = plan.rows * plan.conv.out_shape[2] * plan.isa.lanes
+            self.size = -(-size // together) * together
+            self.codes = T.alloc_buffer((self.size,), "uint8", layout=None)
+
+    def store(self, sums: Expr, row: int, col: Expr) -> None:
+        """Finish one pixel's channels."""
+        epilogue, lanes = self.epilogue, self.plan.isa.lanes
+        pixel = (self.image, self.row + row, col)
+        place, span = (*pixel, self.channel), T.Ramp(0, 1, lanes)
+        if self.codes is not None and epilogue.codes is not None:
+            at = T.Ramp((row * self.plan.conv.out_shape[2] + col) * lanes, 1, lanes)
+            value = epilogue.codes(sums[span], self.operands, place, lanes)
+            T.buffer_store(self.codes, value, [at])
+        elif epilogue.vector is not None:
+            value = epilogue.vector(sums[span], self.operands, place, lanes)
+            T.buffer_store(self.out, value, [*pixel, T.Ramp(self.channel, 1, lanes)])
+        else:
+            with T.vectorized(lanes) as lane:
+                index = (*pixel, self.channel + lane)
+                value = epilogue.value(sums[lane], self.operands, index)
+                T.buffer_store(self.out, value, list(index))
+
+    def look_up(self) -> None:
+        """Store what the table has for the codes that wait, if any do."""
+        if self.codes is None:
+            return
+        isa, cols, dtype = self.plan.isa, self.plan.conv.out_shape[2], self.epilogue.dtype
+        together = looked_up_together(isa)
+        found = T.alloc_buffer((self.size,), dtype, layout=None)
+        with T.serial(self.size // together) as block:
+            span = T.Ramp(block * together, 1, together)
+            value = look_up(isa, self.table, T.bind(self.codes[span]), dtype)
+            T.buffer_store(found, value, [span])
+        for row in range(self.plan.rows):
+            with T.serial(cols) as col:
+                value = found[T.Ramp((row * cols + col) * isa.lanes, 1, isa.lanes)]
+                place = [self.image, self.row + row, col, T.Ramp(self.channel, 1, isa.lanes)]
+                T.buffer_store(self.out, value, place)
+
+    def _table(self) -> Expr | None:
+        """The only table of bytes, if codes are looked up and the ISA looks many up at once."""
+        if self.epilogue.codes is None or not looked_up_together(self.plan.isa):
+            return None
+        types = zip(self.operands, self.epilogue.operands, strict=True)
+        bytes_ = ("uint8", "int8")
+        tables = [x for x, (shape, dtype) in types if shape == (TABLE,) and dtype in bytes_]
+        return tables[0] if len(tables) == 1 else None

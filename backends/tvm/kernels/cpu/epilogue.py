@@ -6,9 +6,11 @@ from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .lookup import BYTES, permute, quarters
+from .isa import Isa
+from .lookup import BYTES
 from .plan import Plan
 from .problem import Epilogue, Expr, Vector
+from .shuffle import look_up, looked_up_together
 from .tile import Tile, out_place
 
 _TABLE = 256
@@ -59,7 +61,7 @@ def store_tile(
 ) -> None:
     """Send a tile's sums through the epilogue, one vectorised loop over channels per pixel.
 
-    An epilogue that ends in a look-up is cut before it where the ISA permutes bytes: loads at
+    An epilogue that ends in a look-up is cut before it where the ISA looks up vectors: loads at
     sixteen unrelated addresses would take longer than everything else.
     """
     end = _End(plan, tile, sums, epilogue, operands, out)
@@ -105,10 +107,11 @@ def _store_found(end: _End, table: Expr) -> None:
             for vector in range(vectors):
                 at = pixel * bytes_ + vector * width
                 _store_codes(end, vector, start + pixel, place, codes, kinds, at)
+        isa, dtype = end.plan.isa, end.epilogue.dtype
         with T.serial(size // BYTES) as i:
             span = T.Ramp(i * BYTES, 1, BYTES)
             kind = None if kinds is None else kinds[span]
-            T.buffer_store(found, _looked_up(table, codes[span], kind, end.epilogue.dtype), [span])
+            T.buffer_store(found, _looked_up(isa, table, codes[span], kind, dtype), [span])
         with T.serial(count) as pixel:
             place = end.place(start + pixel)
             for vector in range(vectors):
@@ -147,7 +150,7 @@ def _final_table(end: _End) -> Expr | None:
 
     Where channels have tables of their own, one behind the other, these are few.
     """
-    if not end.plan.isa.permutes:
+    if not looked_up_together(end.plan.isa):
         return None
     index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(end.out.shape)))
     value = end.epilogue.value(tirx.Var("sum", "int32"), end.operands, index)
@@ -160,14 +163,14 @@ def _final_table(end: _End) -> Expr | None:
     return None
 
 
-def _looked_up(table: Expr, codes: Expr, kinds: Expr | None, dtype: str) -> Expr:
+def _looked_up(isa: Isa, table: Expr, codes: Expr, kinds: Expr | None, dtype: str) -> Expr:
     """A vector of entries: at each code, of the table that the lane's kind names."""
     first = T.bind(codes)
-    found = permute(quarters(table), first, dtype)
+    found = look_up(isa, table, first, dtype)
     if kinds is None:
         return found
     kind = T.bind(kinds)
     for i in range(1, int(table.shape[0]) // _TABLE):
-        other = permute(quarters(table, i * _TABLE), first, dtype)
+        other = look_up(isa, table, first, dtype, i * _TABLE)
         found = T.Select(kind == T.broadcast(T.uint8(i), BYTES), other, found)
     return found
