@@ -30,6 +30,7 @@ KERNELS = (
     "qcompiler.backends.tvm.kernels.depthwise:CPU",
     "qcompiler.backends.tvm.kernels.products:CPU",
     "qcompiler.backends.tvm.kernels.attention:CPU",
+    "qcompiler.backends.tvm.kernels.normalization:CPU",
     "qcompiler.backends.tvm.kernels.codes:CPU",
 )
 """Kernel tables of every CPU; an op that none of them serves takes the generic kernel."""

@@ -82,24 +82,42 @@ class IntegerNormalization(Composite):
         """The fixed scale of the result."""
         return Quantization.per_tensor("int32", math.sqrt(self.count) * 2.0**-FRACTION_BITS)
 
-    def moments(self) -> tuple[Op, Op, int]:
-        """Deviations d = n·q − Σq (or q itself), V = 4^lift·(Σd² + ε) in [1, 2^62), and the lift.
+    @property
+    def lift(self) -> int:
+        """Bits that the largest sum of squares and ε leave free of 61, two for each bit of d.
 
-        What the largest sum of squares and ε leave free of 61 bits is lifted, which makes small
-        variances and ε exact; where it is more, d is rounded to a multiple of a power of two, in
-        which it is then counted.  d is an int32 where it fits, V an int64.
+        They make small variances and ε exact.  Where it is negative, d is rounded to a multiple of
+        2^−lift, in which it is then counted.
         """
+        return (_LIMIT - (self._largest + math.ceil(self._epsilon)).bit_length()) // 2
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """4^lift for Σd², ε in those units, and 2^lift for d; 1 and 1 where it is negative."""
+        up = max(self.lift, 0)
+        return 1 << 2 * up, math.floor(self._epsilon * 4.0**self.lift + 0.5), 1 << up
+
+    @property
+    def _factor(self) -> int:
+        return self.count if self.center else 1  # of the deviation; Σ(q − mean)² ≤ n·max|q|²
+
+    @property
+    def _largest(self) -> int:
+        return self.count * (self._factor * self.x.type.magnitude()) ** 2
+
+    @property
+    def _epsilon(self) -> float:
+        # With an ε 2^60 times as large, results are 0.
+        return min(self.epsilon * self.count * self._factor**2, self._largest * 2.0**60)
+
+    def deviation(self) -> Op:
+        """d = n·q − Σq (or q itself), an int32 where that fits, else an int64."""
         expect_axes(self, self.axes, self.x.type)
         self.expect(self.x.type.is_integer, "integer codes", self.x.type)
         self.expect(self.x.type.magnitude() <= 1 << 16, "codes of at most 16 bits", self.x.type)
         self.expect(self.count <= 1 << 20, "at most 2^20 elements", self.count)
-        n, magnitude = self.count, self.x.type.magnitude()
-        factor = n if self.center else 1  # of the deviation; Σ(q − mean)² ≤ n·max|q|²
-        largest = n * (factor * magnitude) ** 2
-        # With an ε 2^60 times as large, results are 0.
-        epsilon = min(self.epsilon * n * factor**2, largest * 2.0**60)
-        lift = (_LIMIT - (largest + math.ceil(epsilon)).bit_length()) // 2
-        dtype = "int32" if 2 * factor * magnitude <= INT32_MAX else "int64"
+        n, magnitude, lift = self.count, self.x.type.magnitude(), self.lift
+        dtype = "int32" if 2 * self._factor * magnitude <= INT32_MAX else "int64"
         deviation: Op = Cast(self.x, dtype)
         if self.center:
             total = ReduceSum(deviation, self.axes, dtype, n * magnitude)
@@ -107,12 +125,16 @@ class IntegerNormalization(Composite):
         if lift < 0:
             lifted = Add(Cast(deviation, "int64"), scalar(1 << -lift - 1, "int64"))
             deviation = Cast(ShiftRight(lifted, scalar(-lift, "int64")), dtype)
+        return deviation
+
+    def squares(self, deviation: Op) -> Op:
+        """Σd² as int64."""
         wide = Cast(deviation, "int64")
-        up = max(lift, 0)
-        squares: Op = ReduceSum(Mul(wide, wide), self.axes, "int64", 1 << _LIMIT - 2 * up)
-        variance: Op = Mul(squares, scalar(1 << 2 * up, "int64"))
-        variance = Add(variance, scalar(math.floor(epsilon * 4.0**lift + 0.5), "int64"))
-        return deviation, Maximum(variance, scalar(1, "int64")), up
+        return ReduceSum(Mul(wide, wide), self.axes, "int64", (1 << _LIMIT) // self.numbers[0])
+
+    def variance(self, squares: Op, power: Op, epsilon: Op) -> Op:
+        """V = 4^lift·(Σd² + ε) in [1, 2^62), from the first two of `numbers`."""
+        return Maximum(Add(Mul(squares, power), epsilon), scalar(1, "int64"))
 
 
 @op
@@ -129,16 +151,28 @@ class NormalizeInteger(IntegerNormalization):
     """
 
     def body(self) -> Op:
-        deviation, variance, lift = self.moments()
-        mantissa, factor = normalized(variance)
-        root = Minimum(_inverse_root(mantissa), scalar(INT32_MAX, "int64"))
-        # |d|·2^lift·2^e < 2^31 because d² ≤ V; where the factor is larger, d is 0.
-        factor = Minimum(Mul(factor, scalar(1 << lift, "int64")), scalar(INT32_MAX, "int64"))
+        deviation = self.deviation()
+        numbers = [scalar(x, "int64") for x in self.numbers]
+        factor, root = self.factors(self.squares(deviation), *numbers)
         scaled = Cast(Mul(deviation, Cast(factor, deviation.type.dtype)), "int64")
-        # The root as int32 first: 32-bit products are the quickest.
-        product = Mul(scaled, Cast(Cast(root, "int32"), "int64"))
+        product = Mul(scaled, Cast(root, "int64"))
         rounded = ShiftRight(Add(product, scalar(1 << 30, "int64")), scalar(31, "int64"))
         return Cast(rounded, "int32")
+
+    def factors(self, squares: Op, power: Op, epsilon: Op, unit: Op) -> tuple[Op, Op]:
+        """What d is multiplied by before rounding: 2^lift·2^e, an int64, and the root, an int32.
+
+        Args:
+            squares: Σd².
+            power: The first of `numbers`.
+            epsilon: The second.
+            unit: The third.
+        """
+        mantissa, factor = normalized(self.variance(squares, power, epsilon))
+        # |d|·2^lift·2^e < 2^31 because d² ≤ V; where the factor is larger, d is 0.
+        factor = Minimum(Mul(factor, unit), scalar(INT32_MAX, "int64"))
+        root = Minimum(_inverse_root(mantissa), scalar(INT32_MAX, "int64"))
+        return factor, Cast(root, "int32")
 
 
 def normalized(v: Op) -> tuple[Op, Op]:

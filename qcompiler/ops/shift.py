@@ -265,10 +265,11 @@ class IntegerLayerNorm(IntegerNormalization):
     """
 
     def body(self) -> Op:
-        deviation, variance, lift = self.moments()
-        root = _integer_root(variance)
+        deviation = self.deviation()
+        power, epsilon, unit = (scalar(x, "int64") for x in self.numbers)
+        root = _integer_root(self.variance(self.squares(deviation), power, epsilon))
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), root)
-        lifted = Mul(Cast(deviation, "int64"), scalar(1 << lift, "int64"))
+        lifted = Mul(Cast(deviation, "int64"), unit)
         return Cast(_rounded(Mul(lifted, factor), DIVIDEND_BITS - 30), "int32")
 
 
