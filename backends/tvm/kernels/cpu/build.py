@@ -6,7 +6,7 @@ the epilogue, one vectorised loop over output channels per pixel.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,9 +16,9 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from .cost import Cut
-from .epilogue import store_tile
+from .epilogue import END_BYTES, spare_dtypes, store_tile
 from .isa import Isa
-from .matrix import accumulate_tiles, tile_configuration, tiles
+from .matrix import accumulate_tiles, store_sums, tile_configuration, tiles
 from .pack import packed_dtype, packed_shapes
 from .pairs import accumulate_pairs
 from .plan import Plan, make_plan
@@ -69,31 +69,54 @@ def build(
             source = _copy_with_borders(plan, source)
         parallel = plan.cycles > _PARALLEL_CYCLES
 
-        def every_tile(sums: list[Expr] | None = None) -> None:
+        def end(index: Expr, sums: list[Expr], spare: list[Expr]) -> None:
+            tile = bind_tile(plan, index)
+            store_tile(plan, tile, sums, epilogue, operands, out, spare)
+
+        if plan.matrix:
+            spare = spare_dtypes(plan, epilogue, operands, out)
+            _on_tiles(plan, source, weight, bias, parallel, spare, end)
+        else:
             with _loop(tile_count(plan), parallel) as index:
                 tile = bind_tile(plan, index)
-                done = _reduce(plan, tile, source, weight, bias, sums)
-                store_tile(plan, tile, done, epilogue, operands, out)
-
-        if not plan.matrix:
-            every_tile()
-        else:
-            config = tile_configuration(plan)
-            with _once_per_thread(parallel), tiles(plan, config) as sums:
-                every_tile(sums)
+                sums = _reduce(plan, tile, source, weight, bias)
+                store_tile(plan, tile, sums, epilogue, operands, out)
     return builder.get()
 
 
-def _reduce(
-    plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr, sums: list[Expr] | None
-) -> list[Expr]:
-    """The sums of a tile, by the instructions that the plan is for."""
-    if sums is not None:
-        accumulate_tiles(plan, tile, source, weight, bias, sums)
-        return sums
+def _reduce(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -> list[Expr]:
+    """The sums of a tile, in vector registers."""
     if plan.isa.pixels > 1 and not plan.conv.depthwise:
         return [accumulate_pairs(plan, tile, source, weight, bias)]
     return accumulate(plan, tile, source, weight, bias)
+
+
+def _on_tiles(
+    plan: Plan,
+    source: Expr,
+    weight: Expr,
+    bias: Expr,
+    parallel: bool,
+    spare: tuple[str, ...],
+    end: Callable[[Expr, list[Expr], list[Expr]], None],
+) -> None:
+    """All tiles on AMX, each one's epilogue behind the products of the next.
+
+    Both take about as long, and run at the same time where they do not wait for each other.
+    """
+    config = tile_configuration(plan)
+    with _once_per_thread(parallel), tiles(plan, config, spare, END_BYTES) as scratch:
+
+        def end_waiting() -> None:
+            with T.If(scratch.waiting[0] >= 0), T.Then():
+                end(T.bind(scratch.waiting[0]), scratch.sums, scratch.spare)
+
+        with _loop(tile_count(plan), parallel) as index:
+            accumulate_tiles(plan, bind_tile(plan, index), source, weight, bias)
+            end_waiting()
+            store_sums(plan, scratch.sums)
+            T.buffer_store(scratch.waiting, index, [0])
+        end_waiting()
 
 
 def _once_per_thread(parallel: bool) -> AbstractContextManager[Any]:
@@ -101,7 +124,7 @@ def _once_per_thread(parallel: bool) -> AbstractContextManager[Any]:
     if not parallel:
         return nullcontext()
     key = "pragma_parallel_launch_point"
-    return T.attr(StringImm("threads"), key, T.int32(1))  # type: ignore[no-any-return]
+    return T.attr(StringImm("threads"), key, T.int32(1))
 
 
 def _argument(name: str, shape: Sequence[int], dtype: str) -> Expr:

@@ -15,7 +15,17 @@ from .tile import Tile, out_place
 
 _TABLE = 256
 _MOST_TABLES = 8
-_STACK = 960  # bytes of a buffer that TVM keeps on the stack, a multiple of the permute's
+END_BYTES = 960
+"""Of each spare buffer: what TVM keeps on the stack, and a multiple of a permute."""
+
+
+def spare_dtypes(
+    plan: Plan, epilogue: Epilogue, operands: list[Expr], out: Expr
+) -> tuple[str, ...]:
+    """Of the buffers that `store_tile` needs: codes, what the table has for them, kinds."""
+    if _final_table(plan, epilogue, operands, out) is None:
+        return ()
+    return "uint8", epilogue.dtype, "uint8"
 
 
 @dataclass(frozen=True)
@@ -57,19 +67,34 @@ class _End:
 
 
 def store_tile(
-    plan: Plan, tile: Tile, sums: list[Expr], epilogue: Epilogue, operands: list[Expr], out: Expr
+    plan: Plan,
+    tile: Tile,
+    sums: list[Expr],
+    epilogue: Epilogue,
+    operands: list[Expr],
+    out: Expr,
+    spare: list[Expr] | None = None,
 ) -> None:
     """Send a tile's sums through the epilogue, one vectorised loop over channels per pixel.
 
     An epilogue that ends in a look-up is cut before it where the ISA looks up vectors: loads at
     sixteen unrelated addresses would take longer than everything else.
+
+    Args:
+        plan: The kernel's loops.
+        tile: Where the tile lies.
+        sums: int32 [pixels · lanes] per vector of channels.
+        epilogue: What is stored for each sum.
+        operands: Its buffers.
+        out: The result.
+        spare: Buffers of `END_BYTES` elements of `spare_dtypes`, if not on the stack.
     """
     end = _End(plan, tile, sums, epilogue, operands, out)
-    table = _final_table(end)
+    table = _final_table(plan, epilogue, operands, out)
     if table is None:
         _store_values(end)
     else:
-        _store_found(end, table)
+        _store_found(end, table, spare)
 
 
 def _store_values(end: _End) -> None:
@@ -86,20 +111,22 @@ def _store_values(end: _End) -> None:
                 T.buffer_store(end.out, end.value(vector, pixel, index, lane), list(index))
 
 
-def _store_found(end: _End, table: Expr) -> None:
+def _store_found(end: _End, table: Expr, spare: list[Expr] | None) -> None:
     """What the table has for each value's code: all codes first, then 64 look-ups at once.
 
     Codes that were just stored would stall a load that is wider than their stores.
     """
     pixels, vectors, width = end.plan.tile[0] * end.plan.tile[1], len(end.sums), end.width
     bytes_ = vectors * width
-    parts = -(-pixels * bytes_ // _STACK)
+    parts = -(-pixels * bytes_ // END_BYTES)
     count = -(-pixels // parts)
     size = -(-count * bytes_ // BYTES) * BYTES
     tables = int(table.shape[0]) // _TABLE
-    codes = T.alloc_buffer((size,), "uint8", layout=None)
-    kinds = T.alloc_buffer((size,), "uint8", layout=None) if tables > 1 else None
-    found = T.alloc_buffer((size,), end.epilogue.dtype, layout=None)
+    if spare is None:
+        dtypes = ("uint8", end.epilogue.dtype, "uint8")
+        spare = [T.alloc_buffer((size,), dtype, layout=None) for dtype in dtypes]
+    codes, found, every_kind = spare
+    kinds = every_kind if tables > 1 else None
     with T.serial(parts) as part:
         start = T.bind(T.min(part * count, pixels - count))
         with T.serial(count) as pixel:
@@ -145,18 +172,18 @@ def _store_codes(
             T.buffer_store(kinds, T.cast(row, "uint8"), [at + lane])
 
 
-def _final_table(end: _End) -> Expr | None:
+def _final_table(plan: Plan, epilogue: Epilogue, operands: list[Expr], out: Expr) -> Expr | None:
     """The byte table that the values are elements of, if the ISA can look 64 up at once.
 
     Where channels have tables of their own, one behind the other, these are few.
     """
-    if not looked_up_together(end.plan.isa):
+    if not looked_up_together(plan.isa):
         return None
-    index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(end.out.shape)))
-    value = end.epilogue.value(tirx.Var("sum", "int32"), end.operands, index)
+    index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(out.shape)))
+    value = epilogue.value(tirx.Var("sum", "int32"), operands, index)
     if not isinstance(value, TensorLoad):
         return None
-    for operand, (shape, dtype) in zip(end.operands, end.epilogue.operands, strict=True):
+    for operand, (shape, dtype) in zip(operands, epilogue.operands, strict=True):
         few = shape in [(_TABLE * i,) for i in range(1, _MOST_TABLES + 1)]
         if value.source.same_as(operand) and few and dtype in ("uint8", "int8"):
             return operand

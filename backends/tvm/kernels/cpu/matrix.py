@@ -9,7 +9,9 @@ the two ends of `tiles`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -21,7 +23,6 @@ from .reduction import pixel_distance, source_base, tap_loops
 from .tile import Tile
 
 _CPU = 1  # TVM's number of the device
-_POINTER = PointerType(PrimType("int32"))
 _PALETTE = 1
 _ROW_BYTES_AT, _ROWS_AT = 16, 48  # in the configuration
 
@@ -34,31 +35,54 @@ def tile_configuration(plan: Plan) -> Expr:
     return config
 
 
-@contextmanager
-def tiles(plan: Plan, config: Expr) -> Iterator[list[Expr]]:
-    """Configure this thread's registers, and give them back; buffers of sums in between.
+@dataclass(frozen=True)
+class Scratch:
+    """Memory of one thread.
 
-    There is one of [pixels · lanes] per tile of channels.  They are too large for the stack, and
-    TVM would put them outside of the parallel launch, where all threads share them.
+    Attributes:
+        sums: int32 [pixels · lanes] per tile of channels.
+        waiting: int32 [1]: the iteration whose sums these are, -1 if none.
+        spare: Buffers for the epilogue.
+    """
+
+    sums: list[Expr]
+    waiting: Expr
+    spare: list[Expr]
+
+
+@contextmanager
+def tiles(plan: Plan, config: Expr, spare: tuple[str, ...], length: int) -> Iterator[Scratch]:
+    """Configure this thread's registers, and give them back; memory for what is in between.
+
+    The epilogue gets spare buffers of these dtypes and of this length.  Memory is asked for by hand
+    because TVM would put it outside of the parallel launch, where all threads would share it.
     """
     size = plan.tile[0] * plan.tile[1] * plan.isa.lanes
-    memory = [T.bind(_allocate(4 * size)) for _ in range(plan.vectors)]
+    wanted = [("int32", size)] * plan.vectors + [("int32", 1)]
+    wanted += [(dtype, length) for dtype in spare]
+    memory = [T.bind(_allocate(dtype, elements)) for dtype, elements in wanted]
     _tile_op("ldtilecfg", T.address_of(config[0]))
-    yield [T.decl_buffer((size,), "int32", data=each, layout=None) for each in memory]
+    buffers = [
+        T.decl_buffer((elements,), dtype, data=each, layout=None)
+        for (dtype, elements), each in zip(wanted, memory, strict=True)
+    ]
+    sums, (waiting, *rest) = buffers[: plan.vectors], buffers[plan.vectors :]
+    scratch = Scratch(sums, waiting, rest)
+    T.buffer_store(scratch.waiting, T.int32(-1), [0])
+    yield scratch
     _tile_op("tilerelease")
     for each in reversed(memory):
         T.evaluate(T.call_extern("int32", "TVMBackendFreeWorkspace", _CPU, 0, each))
 
 
-def _allocate(nbytes: int) -> Expr:
+def _allocate(dtype: str, elements: int) -> Expr:
     """Memory from the pool of the thread that asks."""
-    return tirx.call_extern(_POINTER, "TVMBackendAllocWorkspace", _CPU, 0, T.uint64(nbytes), 0, 32)
+    pointer, nbytes = PointerType(PrimType(dtype)), elements * np.dtype(dtype).itemsize
+    return tirx.call_extern(pointer, "TVMBackendAllocWorkspace", _CPU, 0, T.uint64(nbytes), 0, 8)
 
 
-def accumulate_tiles(
-    plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr, sums: list[Expr]
-) -> None:
-    """Reduce a tile over taps and depth into the buffers of `tiles`."""
+def accumulate_tiles(plan: Plan, tile: Tile, source: Expr, weight: Expr, bias: Expr) -> None:
+    """Reduce a tile over taps and depth, in registers."""
     conv, lanes = plan.conv, plan.isa.lanes
     totals, rights, lefts = _registers(plan)
     distance = T.int64(conv.strides[1] * conv.x_shape[3])  # bytes between pixels
@@ -78,7 +102,12 @@ def accumulate_tiles(
                     place = T.address_of(weight[tile.panel, k, b * TILE_BYTES])
                     _tile_op("tileloadd64", right, place, T.int64(plan.vectors * TILE_BYTES))
                 _tile_op(dot, totals[a][b], left, right)
-    for a, row in enumerate(totals):
+
+
+def store_sums(plan: Plan, sums: list[Expr]) -> None:
+    """Bring what `accumulate_tiles` has reduced to memory."""
+    lanes = plan.isa.lanes
+    for a, row in enumerate(_registers(plan)[0]):
         for total, buffer in zip(row, sums, strict=True):
             place = T.address_of(buffer[a * plan.tile_rows * lanes])
             _tile_op("tilestored64", total, place, T.int64(4 * lanes))
