@@ -64,7 +64,7 @@ def _build(
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
-        buffers = {}
+        buffers: dict[Op, Expr] = {}
         for i, x in enumerate(inputs):
             shape = (lines, length) if x in values else (x.type.size,)
             buffers[x] = argument(f"x{i}", shape, x.type.dtype)

@@ -40,9 +40,8 @@ class Entry:
         (root,) = found.graph.outputs.values()
         if not isinstance(root, Transpose) or root.permutation != _TO_LAST:
             return None
-        codes, pad = root.x, None
-        if isinstance(codes, Pad):
-            codes, pad = codes.x, codes
+        pad = root.x if isinstance(root.x, Pad) else None
+        codes = root.x if pad is None else pad.x
         leaves = found.graph.inputs
         images = [x for x in leaves if x.type.shape == codes.type.shape]
         fits = (
@@ -115,7 +114,7 @@ def _pixels(
     """The codes of some neighbouring pixels, channels last, as one vector."""
     image, row, col = place
     channels, dtype = codes.type.shape[1], codes.type.dtype
-    env = dict(zip(found.graph.inputs, buffers, strict=True))
+    env: dict[Op, Any] = dict(zip(found.graph.inputs, buffers, strict=True))
     planes = T.alloc_buffer((channels * width,), dtype, layout=None)
     for channel in range(channels):
         with T.vectorized(width) as lane:
