@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +114,36 @@ def test_nothing_lies_in_local_memory(compiler: Compiler) -> None:
     for name, ptx in functions(compiled(compiler, "sm_80").ptx).items():
         assert "ld.local" not in ptx, name
         assert "st.local" not in ptx, name
+
+
+HOST = """
+#include <cstdio>
+#define __device__
+#define __forceinline__ static inline
+// CUDA Math API: selector nibble i chooses byte i of the result among the eight of {y, x}.
+static int __byte_perm(unsigned x, unsigned y, unsigned s) {
+  unsigned long long both = (unsigned long long)y << 32 | x;
+  unsigned r = 0;
+  for (int i = 0; i < 4; ++i) r |= (unsigned)(both >> 8 * (s >> 4 * i & 7) & 255) << 8 * i;
+  return (int)r;
+}
+%s
+int main() {
+  int r[4] = {0x03020100, 0x13121110, 0x23222120, 0x33323130};
+  qc_transpose_4x4(r[0], r[1], r[2], r[3]);
+  std::printf("%%08x %%08x %%08x %%08x", r[0], r[1], r[2], r[3]);
+}
+"""
+
+
+def test_bytes_change_places_in_the_source_as_in_the_machine(tmp_path: Path) -> None:
+    """The only function of `instructions` that is more than one instruction."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    found = re.search(r"\n__device__[^\n]*qc_transpose_4x4.*?\n}\n", text(80), re.DOTALL)
+    assert found is not None
+    (tmp_path / "main.cc").write_text(HOST % found[0])
+    subprocess.run([compiler, "main.cc", "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True)
+    assert done.stdout == "30201000 31211101 32221202 33231303"
