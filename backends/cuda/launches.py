@@ -226,49 +226,31 @@ def _is_index(x: Any) -> bool:
 
 _SCHEDULED = tvm.transform.Sequential(
     [
-        s_tir.transform.CanonicalizeLoop(),
-        s_tir.transform.LowerCrossThreadReduction(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
         s_tir.transform.ConvertBlocksToOpaque(),
         s_tir.transform.LiftThreadBinding(),
-        s_tir.transform.ManifestSharedMemoryLocalStage(),
         s_tir.transform.CompactBufferAllocation(),
-        s_tir.transform.LowerAutoCopy(),
         s_tir.transform.UnifyThreadBinding(),
         s_tir.transform.LowerMatchBuffer(),
         s_tir.transform.StmtSimplify(),
-        s_tir.transform.InjectPermutedLayout(),
-        s_tir.transform.AnnotateIrregularLoop(),
-        s_tir.transform.TransformMmaBufferLayout(),
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
         tirx.transform.NarrowDataType(32),
-        s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
-        s_tir.transform.InjectVirtualThread(),
-        s_tir.transform.InjectDoubleBuffer(),
         tirx.transform.StorageRewrite(),
-        s_tir.transform.HoistIfThenElse(),
         tirx.transform.UnrollLoop(),
-        s_tir.transform.RenormalizeSplitPattern(),
-        tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
         tirx.transform.CommonSubexprElim(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
         s_tir.transform.ThreadSync("shared"),
-        s_tir.transform.ThreadSync("shared.dyn"),
-        s_tir.transform.ThreadSync("warp"),
-        s_tir.transform.InferFragment(),
-        s_tir.transform.LowerThreadAllreduce(),
         s_tir.transform.MergeSharedMemoryAllocations(),
         tirx.transform.SplitHostDevice(),
     ]
 )
-"""For functions that were scheduled: TVM's default order without InjectSoftwarePipeline, which
-crashes on kernels for int8, and without what other targets need."""
+"""For functions that `schedule` made: of TVM's default passes those that they need, in TVM's order.
+(Of the others, InjectSoftwarePipeline crashes on int8, and HoistIfThenElse takes seconds.)"""
 
 _WRITTEN = tvm.transform.Sequential(
     [

@@ -38,6 +38,7 @@ enum {
     F(release, cuDevicePrimaryCtxRelease_v2, (int))                                               \
     F(push, cuCtxPushCurrent_v2, (void *))                                                        \
     F(pop, cuCtxPopCurrent_v2, (void **))                                                         \
+    F(finish, cuCtxSynchronize, (void))                                                           \
     F(load, cuModuleLoadData, (void **, const void *))                                            \
     F(unload, cuModuleUnload, (void *))                                                           \
     F(function, cuModuleGetFunction, (void **, void *, const char *))                             \

@@ -125,6 +125,7 @@ static int prepare(struct qc_model *model) {
 
 static void destroy(struct qc_model *model) {
     qc_cu.push(model->context);
+    qc_cu.finish(); /* what is enqueued still needs the memory */
     if (model->stream) qc_cu.destroy_stream(model->stream);
     if (model->exec) qc_cu.destroy_exec(model->exec);
     if (model->graph) qc_cu.destroy_graph(model->graph);

@@ -38,6 +38,7 @@ struct node {
     qc_address *values;
     void **pointers;
     int uses_ends; /* reads an input or writes an output */
+    int changed;   /* the graph does not know the values yet */
 };
 
 struct qc_model {

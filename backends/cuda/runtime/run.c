@@ -25,15 +25,16 @@ static int enqueue(struct qc_model *model, void *stream, const uint64_t *inputs,
     const struct qc_code *code = model->code;
     for (int i = 0; i < code->launch_count; i++) {
         struct node *node = &model->nodes[i];
-        int changed = 0;
         for (int j = 0; node->uses_ends && j < code->launches[i].arguments; j++) {
             const struct qc_argument *at = &code->arguments[code->launches[i].first_argument + j];
             if (!qc_is_end(at)) continue;
             qc_address now = (at->space == QC_INPUT ? inputs : outputs)[at->place];
-            changed |= node->values[j] != now;
+            node->changed |= node->values[j] != now;
             node->values[j] = now;
         }
-        if (changed) TRY(update(model->exec, node->handle, &node->params), "new addresses");
+        if (!node->changed) continue;
+        TRY(update(model->exec, node->handle, &node->params), "new addresses");
+        node->changed = 0;
     }
     TRY(launch(model->exec, stream), "to run");
     return 0;
