@@ -24,6 +24,8 @@ from tvm.tirx import ForKind
 __all__ = ["Machine", "SimtError", "Traffic", "run"]
 
 AXES = ("x", "y", "z")
+MOST_SHARED = {"shared": 48 << 10, "shared.dyn": 99 << 10}
+"""Bytes that the compiler accepts, and that all cards from sm_80 on give when asked."""
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Machine:
         memories: Buffers by variable.
         copies: Asynchronous copies on their way.
         traffic: Bank conflicts so far.
+        shared: Bytes of shared memory by scope.
     """
 
     shape: tuple[int, int]
@@ -43,6 +46,7 @@ class Machine:
     memories: dict[int, Memory] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
     traffic: Traffic = field(default_factory=Traffic)
+    shared: dict[str, int] = field(default_factory=dict)
 
     def allocate(self, name: str, scope: str, size: int) -> Memory:
         """A buffer that nobody has written."""
@@ -50,6 +54,9 @@ class Machine:
             return Memory.unwritten(name, *self.shape, size)
         if scope not in ("shared", "shared.dyn"):
             raise SimtError(f"{name}: no memory of scope {scope!r} inside a kernel")
+        self.shared[scope] = self.shared.get(scope, 0) + size
+        if self.shared[scope] > MOST_SHARED[scope]:
+            raise SimtError(f"{name}: {self.shared[scope]} bytes of {scope} memory")
         shape = (self.shape[0], size)
         return SharedMemory(
             name,

@@ -164,6 +164,16 @@ def test_unwritten_memory() -> None:
         run(kernel(body, (64, "int32"), blocks=1), [np.zeros(64, np.int32)])
 
 
+def test_more_shared_memory_than_there_is() -> None:
+    def body(block: Any, thread: Any, y: Any) -> None:
+        s = shared(13000)
+        T.buffer_store(s, thread, [thread])
+        T.buffer_store(y, s[thread], [thread])
+
+    with pytest.raises(SimtError, match="52000 bytes of shared memory"):
+        run(kernel(body, (64, "int32"), blocks=1), [np.zeros(64, np.int32)])
+
+
 def test_divergent_barriers() -> None:
     def body(block: Any, thread: Any, y: Any) -> None:
         with T.If(thread < 7), T.Then():

@@ -30,6 +30,7 @@ from simt_graphs import (  # noqa: E402
     target,
 )
 
+from qcompiler.backends.cuda.launches import launches  # noqa: E402
 from qcompiler.backends.tvm.kernels.cpu import Epilogue, Matmul  # noqa: E402
 from qcompiler.backends.tvm.kernels.cuda import (  # noqa: E402
     TILES,
@@ -248,6 +249,7 @@ ATTENTIONS: dict[str, Callable[[], Graph]] = {
     "odd": lambda: attention((20, 37), (20, 12), dtypes=("uint8", "int8")),
     "masked": lambda: attention((20, 37), (16, 48), mask=(20, 37)),
     "masked keys": lambda: attention((40, 70), (72, 48), mask=(1, 1, 1, 70), requantized=False),
+    "many keys": lambda: attention((16, 640), (64, 64), heads=1),
     "signed codes": lambda: attention((17, 33), (128, 64), dtypes=("int8", "int8")),
 }
 
@@ -264,11 +266,20 @@ def test_every_cut_of_attention(rows: int, apart: bool, monkeypatch: pytest.Monk
     """As for grids of all sizes, which a small graph does not have."""
     cut = attention_rule.attention_plan
 
-    def plan(problem: Attention) -> AttentionPlan:
-        return dataclasses.replace(cut(problem), rows=rows, apart=apart)
+    def plan(problem: Attention, generation: int) -> AttentionPlan:
+        return dataclasses.replace(cut(problem, generation), rows=rows, apart=apart)
 
     monkeypatch.setattr(attention_rule, "attention_plan", plan)
     check(attention((70, 50), (64, 32)), 80, "cuda attention")
+
+
+def test_more_shared_memory_is_asked_for_only_where_needed() -> None:
+    few, many = (
+        launches(lowered(ATTENTIONS[case]()).kernels[0].function, "k").sequence[0].shared_bytes
+        for case in ("vision", "many keys")
+    )
+    assert few == 0
+    assert 48 << 10 < many <= 99 << 10
 
 
 def test_attention_over_more_keys_than_fit_is_left_to_other_kernels() -> None:

@@ -22,6 +22,7 @@ from .attention_softmax import averages, exponentials
 from .build import argument
 from .elements import Shaped
 from .instructions import with_wide_products
+from .plan import STATIC_SHARED
 
 
 def build_attention(
@@ -68,7 +69,8 @@ def build_attention(
             T.launch_thread("blockIdx.x", math.prod(problem.leading) * row_blocks) as number,
             T.launch_thread("threadIdx.x", THREADS) as thread,
         ):
-            shared = T.alloc_buffer((plan.places.end,), "int8", scope="shared", layout=None)
+            scope = "shared.dyn" if plan.shared_bytes > STATIC_SHARED else "shared"
+            shared = T.alloc_buffer((plan.places.end,), "int8", scope=scope, layout=None)
             reciprocals = T.alloc_buffer((plan.rows,), "int64", scope="shared", layout=None)
             place, head = [], T.bind(number // row_blocks)
             for extent in reversed(problem.leading):

@@ -11,7 +11,7 @@ from qcompiler.backends.tvm.kernels.cpu.layout import Layout
 
 from .elements import Shaped
 from .instructions import Expr
-from .plan import CHUNK, MMA_DEPTH, STATIC_SHARED
+from .plan import CHUNK, MMA_DEPTH, MOST_SHARED, STATIC_SHARED
 
 TABLE = 256
 """Entries of the table of exponentials."""
@@ -120,9 +120,9 @@ class AttentionPlan:
         return self.columns * self.code_stride
 
     @property
-    def fits(self) -> bool:
-        """Whether shared memory is enough, reciprocals included."""
-        return self.places.end + 8 * self.rows <= STATIC_SHARED
+    def shared_bytes(self) -> int:
+        """Shared memory, reciprocals included."""
+        return self.places.end + 8 * self.rows
 
     @property
     def places(self) -> Places:
@@ -134,8 +134,12 @@ class AttentionPlan:
         return Places(0, keys, values, codes, table, table + TABLE)
 
 
-def attention_plan(problem: Attention) -> AttentionPlan | None:
-    """Cut a problem; None if it does not fit shared memory, or lies in memory at odd places."""
+def attention_plan(problem: Attention, generation: int) -> AttentionPlan | None:
+    """Cut a problem; None if it does not fit shared memory, or lies in memory at odd places.
+
+    What is above 48 KiB costs other blocks their place, so it is taken only where nothing else
+    fits.
+    """
     m, n, d, e = problem.extents
     depth = ceil(d, MMA_DEPTH) * MMA_DEPTH
     steps = [d, CHUNK]
@@ -151,19 +155,21 @@ def attention_plan(problem: Attention) -> AttentionPlan | None:
     if depth == 96:
         depth = 128
     heads = math.prod(problem.leading)
-    fitting: list[AttentionPlan] = []
-    for rows in (64, 32, 16):
-        busy = heads * ceil(m, rows) >= _BLOCKS
-        for apart in (False,) if busy else (True, False):
-            plan = AttentionPlan(
-                rows, depth, ceil(n, 16) * 16, ceil(n, 32) * 32, ceil(e, 16) * 16, vector, apart
-            )
-            if plan.fits and busy:
-                return plan
-            if plan.fits:
-                fitting.append(plan)
-    smallest = min((p.rows for p in fitting), default=0)
-    return next((p for p in fitting if p.rows == smallest), None)
+    for limit in (STATIC_SHARED, MOST_SHARED[generation]):
+        fitting: list[AttentionPlan] = []
+        for rows in (64, 32, 16):
+            busy = heads * ceil(m, rows) >= _BLOCKS
+            for apart in (False,) if busy else (True, False):
+                plan = AttentionPlan(
+                    rows, depth, ceil(n, 16) * 16, ceil(n, 32) * 32, ceil(e, 16) * 16, vector, apart
+                )
+                if plan.shared_bytes <= limit and busy:
+                    return plan
+                if plan.shared_bytes <= limit:
+                    fitting.append(plan)
+        if fitting:
+            return next(p for p in fitting if p.rows == fitting[-1].rows)
+    return None
 
 
 def ceil(a: int, b: int) -> int:

@@ -57,7 +57,7 @@ class FusedAttention:
             None if mask is None else mask.type.shape,
             (codes.types, average.types),
         )
-        plan = attention_plan(problem)
+        plan = attention_plan(problem, oldest)
         if plan is None:
             return None
         scalars = Scalars(

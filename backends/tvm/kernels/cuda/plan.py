@@ -24,6 +24,9 @@ CHUNK = 16
 STATIC_SHARED = 48 << 10
 """Bytes of shared memory that every card gives without asking."""
 
+MOST_SHARED = {75: 64 << 10, 80: 99 << 10}
+"""Bytes of shared memory that every card of a generation gives when asked."""
+
 _MOST_ELEMENTS = 2**31 - 1
 _SHORTEST_SHIFTED = 8  # bytes of a run; shorter ones waste more products than gathering costs
 
