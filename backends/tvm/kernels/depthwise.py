@@ -9,7 +9,7 @@ from tvm.target import Target, codegen
 
 from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Epilogue, Isa
 from qcompiler.backends.tvm.kernels.cpu.depthwise import build_depthwise
-from qcompiler.backends.tvm.kernels.cpu.requantize import vector_codes, vector_epilogue
+from qcompiler.backends.tvm.kernels.cpu.requantize import table_rows, vector_codes, vector_epilogue
 from qcompiler.backends.tvm.kernels.cpu.strips import pack_depthwise, strips
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
@@ -49,7 +49,8 @@ class Depthwise:
         biases = constants[1].array if bias else np.zeros(problem.out_channels, np.int32)
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
         vector = vector_epilogue(region, leaves.__getitem__)
-        codes = vector_codes(region, leaves.__getitem__)
+        one_table = table_rows(region) is None
+        codes = vector_codes(region, leaves.__getitem__) if one_table else None
         epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes)
         return Match(
             (found.key, plan, vector is None, codes is None),

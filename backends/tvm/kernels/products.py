@@ -18,7 +18,7 @@ from qcompiler.backends.tvm.kernels.cpu import (
     build,
     pack,
 )
-from qcompiler.backends.tvm.kernels.cpu.requantize import vector_codes, vector_epilogue
+from qcompiler.backends.tvm.kernels.cpu.requantize import table_rows, vector_codes, vector_epilogue
 from qcompiler.backends.tvm.table import Match, anchored
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import ConvInteger, MatMulInteger, Skeleton
@@ -49,7 +49,8 @@ class Products:
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
         vector = vector_epilogue(region, leaves.__getitem__)
         codes = vector_codes(region, leaves.__getitem__)
-        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes)
+        rows = table_rows(region)
+        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes, rows)
         cut = None if self.choose is None else self.choose(problem, isa, epilogue)
         packed = _packed(problem, isa, weight, bias, cut)
         return Match(

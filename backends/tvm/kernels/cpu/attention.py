@@ -400,13 +400,7 @@ class _Block:
         first = T.bind(T.min(item % plan.blocks * plan.rows, m - plan.rows))
         place = _unravel(head, p.leading)
 
-        self._scores(head, (*place, first), scratch)
-        with T.serial(plan.rows) as r:
-            row = T.bind(first + r)
-            lowest = T.cast(T.int32(-128 if p.codes_dtype == "int8" else 0), p.codes_dtype)
-            tail = [T.Ramp((r + 1) * plan.columns - BYTES, 1, BYTES)]
-            T.buffer_store(scratch.codes, T.broadcast(lowest, BYTES), tail)
-            self._codes(r, (*place, row), scratch, code_operands)
+        self._codes(head, place, first, scratch, code_operands)
         # In a loop of their own: a load right behind narrower stores of the same bytes stalls.
         with T.serial(plan.rows) as r:
             if scratch.keep is not None:
@@ -426,12 +420,24 @@ class _Block:
                     )
                     T.buffer_store(out, value, list(p.result.index(index)))
 
-    def _scores(self, head: Expr, place: tuple[Expr, ...], scratch: _Scratch) -> None:
+    def _codes(
+        self,
+        head: Expr,
+        place: tuple[Expr, ...],
+        first: Expr,
+        scratch: _Scratch,
+        operands: list[Expr],
+    ) -> None:
+        """Scores, and their codes where these can be had from registers."""
         plan, isa = self.plan, self.plan.isa
-        layout, dtype = plan.problem.query, plan.problem.query_dtype
-        group, steps = isa.group, plan.steps[0]
-        source = _flat(self.query, layout, dtype)
-        base, stride = T.bind(layout.offset((*place, 0))), layout.stride(-2)
+        p, lanes, epilogue = plan.problem, isa.lanes, self.scalars.codes
+        n, group, steps = p.extents[1], isa.group, plan.steps[0]
+        lowest = T.cast(T.int32(-128 if p.codes_dtype == "int8" else 0), p.codes_dtype)
+        for r in range(plan.rows):
+            tail = [T.Ramp((r + 1) * plan.columns - BYTES, 1, BYTES)]
+            T.buffer_store(scratch.codes, T.broadcast(lowest, BYTES), tail)
+        source = _flat(self.query, p.query, p.query_dtype)
+        base, stride = T.bind(p.query.offset((*place, first, 0))), p.query.stride(-2)
         if scratch.rows is not None:
             self._copy(source, base, scratch.rows)
             source, base, stride = scratch.rows, 0, steps * group
@@ -439,26 +445,25 @@ class _Block:
         def row(r: int, step: Expr) -> Expr:
             return source[T.Ramp(base + r * stride + step * group, 1, group)]
 
-        self._tiles(head, self.keys, 0, row, False, plan.columns, scratch.sums)
+        def into(r: int, vector: int, total: Expr) -> None:
+            column = vector * lanes
+            span = [T.Ramp(r * plan.columns + column, 1, lanes)]
+            if epilogue.vector is None or column + lanes > n:
+                T.buffer_store(scratch.sums, total, span)
+                return
+            code = epilogue.vector(total, operands, (*place, first + r, T.int32(column)), lanes)
+            T.buffer_store(scratch.codes, code, span)
 
-    def _codes(
-        self, r: Expr, place: tuple[Expr, ...], scratch: _Scratch, operands: list[Expr]
-    ) -> None:
-        """The codes of a row."""
-        plan, epilogue = self.plan, self.scalars.codes
-        lanes, base = plan.isa.lanes, r * plan.columns
-        for start, width, blocks in spans(plan.problem.extents[1], lanes):
-            if epilogue.vector is not None and width == lanes:
-                with T.serial(blocks) as block:
-                    column = start + block * lanes
-                    span = T.Ramp(base + column, 1, lanes)
-                    code = epilogue.vector(scratch.sums[span], operands, (*place, column), lanes)
-                    T.buffer_store(scratch.codes, code, [span])
-                continue
-            with T.serial(blocks) as block, T.vectorized(width) as lane:
-                column = start + block * width + lane
-                code = epilogue.value(scratch.sums[base + column], operands, (*place, column))
-                T.buffer_store(scratch.codes, code, [base + column])
+        self._tiles(head, self.keys, 0, row, False, into)
+        start = 0 if epilogue.vector is None else n // lanes * lanes
+        with T.serial(plan.rows) as r:
+            index = (*place, T.bind(first + r))
+            for begin, width, blocks in spans(n - start, lanes):
+                with T.serial(blocks) as block, T.vectorized(width) as lane:
+                    column = start + begin + block * width + lane
+                    at = r * plan.columns + column
+                    code = epilogue.value(scratch.sums[at], operands, (*index, column))
+                    T.buffer_store(scratch.codes, code, [at])
 
     def _copy(self, source: Expr, base: Expr, rows: Expr) -> None:
         """Queries with the sign and the width that the dot instruction takes, 0 beyond the last.
@@ -487,9 +492,11 @@ class _Block:
             at = r * plan.columns + step * isa.group
             return scratch.exponentials[T.Ramp(at, 1, isa.group)]
 
-        stride = plan.vectors[1] * isa.lanes
-        flips = needs_flip(isa, "uint8")
-        self._tiles(head, self.values, 1, row, flips, stride, scratch.sums)
+        def into(r: int, vector: int, total: Expr) -> None:
+            at = (r * plan.vectors[1] + vector) * isa.lanes
+            T.buffer_store(scratch.sums, total, [T.Ramp(at, 1, isa.lanes)])
+
+        self._tiles(head, self.values, 1, row, needs_flip(isa, "uint8"), into)
 
     def _tiles(
         self,
@@ -498,10 +505,9 @@ class _Block:
         which: int,
         row: Callable[[int, Expr], Expr],
         flips: bool,
-        stride: int,
-        sums: Expr,
+        into: Callable[[int, int, Expr], None],
     ) -> None:
-        """All sums of a product for the block's rows, `stride` apart."""
+        """All sums of a product for the block's rows; `into(row, vector, sums)` stores them."""
         plan, isa = self.plan, self.plan.isa
         lanes, most = isa.lanes, (plan.key_vectors, plan.value_vectors)[which]
         for begin, count in _cut(plan.vectors[which], most):
@@ -513,12 +519,11 @@ class _Block:
             def start(vector: int, begin: int = begin) -> Expr:
                 return packed.starts[head, T.Ramp((begin + vector) * lanes, 1, lanes)]
 
-            def into(r: int, vector: int, total: Expr, begin: int = begin) -> None:
-                at = r * stride + (begin + vector) * lanes
-                T.buffer_store(sums, total, [T.Ramp(at, 1, lanes)])
+            def store(r: int, vector: int, total: Expr, begin: int = begin) -> None:
+                into(r, begin + vector, total)
 
             tile = Tile(isa, plan.rows, count, plan.steps[which], flips)
-            tile.sums(row, column, start if packed.starts is not None else None, into)
+            tile.sums(row, column, start if packed.starts is not None else None, store)
 
     def _masks(self, place: tuple[Expr, ...], keep: Expr) -> None:
         for start, width, blocks in spans(self.plan.problem.extents[1], BYTES):

@@ -10,10 +10,12 @@ from .isa import Isa
 from .lookup import BYTES
 from .plan import Plan
 from .problem import Epilogue, Expr, Vector
+from .requantize import load_vector
 from .shuffle import look_up, looked_up_together
 from .tile import Tile, out_place
 
-_TABLE = 256
+_TABLE_BITS = 8
+_TABLE = 1 << _TABLE_BITS
 _MOST_TABLES = 8
 END_BYTES = 960
 """Of each spare buffer: what TVM keeps on the stack, and a multiple of a permute."""
@@ -158,17 +160,23 @@ def _store_codes(
     at: Expr,
 ) -> None:
     """The codes of one pixel, from ``codes[at]`` on, and the kind of table of each channel."""
-    first = end.first_channel(vector)
-    if end.epilogue.codes is not None and kinds is None and end.width % 4 == 0:
+    first, rows = end.first_channel(vector), end.epilogue.rows
+    known = kinds is None or rows is not None
+    if end.epilogue.codes is not None and known and end.width % 4 == 0:
+        span = T.Ramp(at, 1, end.width)
         values = end.on_vector(end.epilogue.codes, vector, pixel, (*place, first))
-        T.buffer_store(codes, values, [T.Ramp(at, 1, end.width)])
+        T.buffer_store(codes, values, [span])
+        if kinds is not None:
+            row = load_vector(end.operands[rows], (*place, first), "int32", end.width)
+            kind = row >> T.broadcast(T.int32(_TABLE_BITS), end.width)
+            T.buffer_store(kinds, T.cast(kind, f"uint8x{end.width}"), [span])
         return
     with T.vectorized(end.width) as lane:
         value = end.value(vector, pixel, (*place, first + lane), lane)
         T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [at + lane])
     if kinds is not None:
         with T.vectorized(end.width) as lane:
-            row = end.value(vector, pixel, (*place, first + lane), lane).indices[0] >> 8
+            row = end.value(vector, pixel, (*place, first + lane), lane).indices[0] >> _TABLE_BITS
             T.buffer_store(kinds, T.cast(row, "uint8"), [at + lane])
 
 

@@ -28,6 +28,9 @@ class Epilogue:
         value: ``value(acc, buffers, index)`` gives the scalar to store at the output index
             (one expression per output axis) from the int32 accumulator, bias included.
         vector: The same for a multiple of four channels at once, where that is faster.
+        codes: Where ``value`` looks up a table, the uint8 index into 256 entries, likewise.
+        rows: Which operand says where each channel's table starts, a multiple of 256, where there
+            are several behind one another and ``codes`` is known.
     """
 
     operands: tuple[tuple[tuple[int, ...], str], ...]
@@ -35,6 +38,7 @@ class Epilogue:
     value: Callable[[Expr, list[Expr], tuple[Expr, ...]], Expr]
     vector: Vector | None = None
     codes: Vector | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

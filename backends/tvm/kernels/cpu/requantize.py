@@ -88,9 +88,14 @@ def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None
 def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
     """Where a region looks a requantization up in a table, the uint8 indices on vectors."""
     match region.root:
-        case Lookup(Cast(code, "int32"), Input()) if code.type.dtype == "uint8":
+        case Lookup(Add(index, Input()) | index, Input()):
+            pass
+        case _:
+            return None
+    match index:
+        case Cast(code, "int32") if code.type.dtype == "uint8":
             return _on_vectors(region, code, leaf)
-        case Lookup(Sub(Cast(code, "int32"), Input() as low), Input()):
+        case Sub(Cast(code, "int32"), Input() as low):
             first = leaf(low)
             signed = code.type.dtype == "int8" and isinstance(first, Constant)
             if not signed or first.array.size != 1 or int(first.array) != _SIGN_BIT:  # type: ignore[attr-defined]
@@ -106,6 +111,15 @@ def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
         return T.reinterpret(f"uint8x{lanes}", flipped)
 
     return codes
+
+
+def table_rows(region: Anchored) -> int | None:
+    """Which operand says where each channel's table starts, where a region ends in several."""
+    match region.root:
+        case Lookup(Add(_, Input() as rows), Input()) if rows in region.operands:
+            return region.operands.index(rows)
+        case _:
+            return None
 
 
 def _on_vectors(region: Anchored, root: Op, leaf: Callable[[Op], Op]) -> Vector | None:
