@@ -55,12 +55,13 @@ def inspect_command(
 
 def _show(name: str, value: Any) -> None:
     title = name.replace("_", " ")
-    if name == "features":
+    if name in ("features", "gpus"):
         value = " ".join(value)
     if isinstance(value, dict):
         value = [f"{count:>6}  {what}" for what, count in value.items()]
     if not isinstance(value, list):
-        typer.echo(f"{title:<20}{'—' if value is None else value}")
+        shown = "—" if value in (None, "") else value
+        typer.echo(f"{title:<20}{shown}")
         return
     typer.echo(f"{title:<20}{len(value)}")
     for item in value:

@@ -31,6 +31,7 @@ class Summary:
         file_bytes: The library.
         workspace_bytes: Memory for values that each running call needs, at its peak.
         seconds: Stage → wall time.
+        gpus: The GPU architectures that the library has code for.
     """
 
     operators_integer: int
@@ -43,6 +44,7 @@ class Summary:
     file_bytes: int
     workspace_bytes: int
     seconds: Mapping[str, float]
+    gpus: tuple[str, ...] = ()
 
 
 def summarize(
@@ -66,6 +68,7 @@ def summarize(
         file_bytes=0 if compiled is None else compiled.path.stat().st_size,
         workspace_bytes=0 if compiled is None else compiled.metadata.workspace_bytes,
         seconds=dict(seconds),
+        gpus=() if compiled is None else compiled.metadata.gpus,
     )
 
 

@@ -82,7 +82,8 @@ def test_keys_are_stable(qcompile, library, tiny):
         "problem",
     ]  # fmt: skip
     assert list(facts(qcompile, library)) == [
-        *shared, "inputs", "outputs", "target", "architecture", "cpu", "features", "qcompiler",
+        *shared, "inputs", "outputs", "target", "architecture", "cpu", "features", "device", "gpus",
+        "toolkit", "qcompiler",
         "tvm", "source_sha256", "weight_bytes", "workspace_bytes", "threads", "float_instructions",
         "kernels",
     ]  # fmt: skip

@@ -71,3 +71,8 @@ def test_nothing_to_say():
 )
 def test_size(nbytes, expected):
     assert size(nbytes) == expected
+
+
+def test_gpus_are_named_where_there_is_code_for_them():
+    assert "GPUs" not in text(summary())
+    assert "GPUs       sm_80, sm_90: nothing is compiled" in text(summary(gpus=("sm_80", "sm_90")))
