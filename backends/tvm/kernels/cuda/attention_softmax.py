@@ -15,65 +15,65 @@ from .instructions import Expr
 from .plan import CHUNK, MMA_DEPTH
 from .reduction import mma
 
+GROUP = 8
+"""Lanes that share a row: a warp has four at once, and reduces each in three steps."""
+
 
 def exponentials(block: Block) -> None:
-    """One warp per row: the maximum, the exponentials in place of the codes, their sum."""
+    """Eight lanes per row: the maximum, the exponentials in place of the codes, their sum."""
     plan = block.plan
-    m, n, _, _ = block.problem.extents
+    m, _, _, _ = block.problem.extents
     codes, table = plan.places.codes, plan.places.table
-    words = ceil(plan.codes // 4, 32)
-    with T.serial(plan.rows // WARPS) as turn:
-        row = T.bind(turn * WARPS + block.warp)
+    words = plan.codes // (4 * GROUP)
+    member = block.lane % GROUP
+    with T.serial(plan.rows // (WARPS * 32 // GROUP)) as turn:
+        row = T.bind((turn * WARPS + block.warp) * (32 // GROUP) + block.lane // GROUP)
         index = (*block.place, T.min(block.first + row, m - 1))
-        found, keep, largest, total = (
-            T.alloc_buffer((size,), dtype, scope="local", layout=None)
-            for size, dtype in (
-                (4 * words, "int32"),
-                (4 * words, "bool"),
-                (1, "int32"),
-                (1, "int32"),
-            )
-        )
+        largest, total = registers(1), registers(1)
         T.buffer_store(largest, T.int32(0), [0])
         T.buffer_store(total, T.int32(0), [0])
-        for word in range(words):
-            column = T.bind((word * 32 + block.lane) * 4)
-            at = T.Ramp(codes + row * plan.code_stride + column, 1, 4)
-            quad = T.reinterpret("uint32", block.shared[at])
-            quad = T.bind(T.if_then_else(column < plan.keys, quad, T.uint32(0)))
-            for i in range(4):
-                kept: Expr = column + i < n
-                if block.mask is not None:
-                    kept = T.And(kept, block.mask[(*index, T.min(column + i, n - 1))])
-                code = T.cast(
-                    T.bitwise_and(T.shift_right(quad, T.uint32(8 * i)), T.uint32(255)), "int32"
-                )
-                T.buffer_store(keep, kept, [4 * word + i])
-                T.buffer_store(found, code, [4 * word + i])
-                code = T.Select(keep[4 * word + i], found[4 * word + i], 0)
-                T.buffer_store(largest, T.max(largest[0], code), [0])
-        for distance in (16, 8, 4, 2, 1):
-            other = _shuffle(largest[0], distance)
-            T.buffer_store(largest, T.max(largest[0], other), [0])
-        for word in range(words):
-            column = T.bind((word * 32 + block.lane) * 4)
-            quad_out = T.alloc_buffer((4,), "uint8", scope="local", layout=None)
-            for i in range(4):
-                kept = keep[4 * word + i]
-                at = T.bind(T.Select(kept, found[4 * word + i] - largest[0] + 255, 0))
+        with T.serial(words) as word:
+            column = T.bind((word * GROUP + member) * 4)
+            for code, keep in _kept_codes(block, row, column, index):
+                T.buffer_store(largest, T.max(largest[0], T.Select(keep, code, 0)), [0])
+        for distance in (4, 2, 1):
+            T.buffer_store(largest, T.max(largest[0], _shuffle(largest[0], distance)), [0])
+        with T.serial(words) as word:
+            column = T.bind((word * GROUP + member) * 4)
+            quad = T.alloc_buffer((4,), "uint8", scope="local", layout=None)
+            for i, (code, keep) in enumerate(_kept_codes(block, row, column, index)):
+                at = T.bind(T.Select(keep, code - largest[0] + 255, 0))
                 value = T.cast(T.reinterpret("uint8", block.shared[table + at]), "int32")
-                value = T.bind(T.Select(kept, value, 0))
+                value = T.bind(T.Select(keep, value, 0))
                 T.buffer_store(total, total[0] + value, [0])
-                T.buffer_store(quad_out, T.cast(value, "uint8"), [i])
-            with T.If(column < plan.codes), T.Then():
-                at = T.Ramp(codes + row * plan.code_stride + column, 1, 4)
-                value = T.reinterpret("int8x4", quad_out[T.Ramp(0, 1, 4)])
-                T.buffer_store(block.shared, value, [at])
-        for distance in (16, 8, 4, 2, 1):
+                T.buffer_store(quad, T.cast(value, "uint8"), [i])
+            at = T.Ramp(codes + row * plan.code_stride + column, 1, 4)
+            T.buffer_store(block.shared, T.reinterpret("int8x4", quad[T.Ramp(0, 1, 4)]), [at])
+        for distance in (4, 2, 1):
             T.buffer_store(total, total[0] + _shuffle(total[0], distance), [0])
-        with T.If(block.lane == 0), T.Then():
+        with T.If(member == 0), T.Then():
             T.buffer_store(block.reciprocals, block.scalars.reciprocal(total[0]), [row])
     block.sync()
+
+
+def _kept_codes(
+    block: Block, row: Expr, column: Expr, index: tuple[Expr, ...]
+) -> list[tuple[Expr, Expr]]:
+    """Four neighbouring codes of a row, and whether each counts."""
+    plan = block.plan
+    n = block.problem.extents[1]
+    at = T.Ramp(plan.places.codes + row * plan.code_stride + column, 1, 4)
+    quad = T.reinterpret("uint32", block.shared[at])
+    if plan.keys < plan.codes:
+        quad = T.if_then_else(column < plan.keys, quad, T.uint32(0))
+    quad, found = T.bind(quad), []
+    for i in range(4):
+        keep: Expr = column + i < n
+        if block.mask is not None:
+            keep = T.And(keep, block.mask[(*index, T.min(column + i, n - 1))])
+        code = T.bitwise_and(T.shift_right(quad, T.uint32(8 * i)), T.uint32(255))
+        found.append((T.bind(T.cast(code, "int32")), T.bind(keep)))
+    return found
 
 
 def averages(block: Block, operands: Sequence[Shaped], out: Expr) -> None:
