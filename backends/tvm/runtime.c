@@ -82,7 +82,7 @@ typedef struct {
 
 typedef int (*Body)(int task, Group *group, void *data);
 
-enum { SPINS = 1 << 13, MOST_THREADS = 1024 };
+enum { SPINS = 1 << 13, MOST_THREADS = 1024, LINE = 64 };
 
 static _Thread_local int threads = 1; /* of the call that this thread is in */
 
@@ -91,14 +91,18 @@ static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static pthread_t workers[MOST_THREADS];
 static int worker_count;
-static atomic_int sleeping, closing;
 
 /* The job.  A ticket is a generation and the next task of its job: whoever advances it has that
-   task, and then the other fields were those of the same generation. */
-static _Atomic uint64_t ticket;
-static _Atomic(Body) job_body;
+   task, and then the other fields were those of the same generation.  What idle threads watch, what
+   a new job writes and what a finished task writes lie in cache lines of their own. */
+static _Alignas(LINE) _Atomic uint64_t ticket;
+static _Alignas(LINE) _Atomic(Body) job_body;
 static _Atomic(void *) job_data;
-static atomic_int job_tasks, job_left, job_failed;
+static atomic_int job_tasks;
+static _Alignas(LINE) atomic_int job_left;
+static atomic_int job_failed;
+static _Alignas(LINE) atomic_int sleeping;
+static atomic_int closing;
 
 static inline void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
