@@ -1,11 +1,12 @@
 """Attention in one launch: a block of query rows of one head goes all the way.
 
 Keys are staged in shared memory and multiplied with the block's queries on the tensor cores; the
-scores leave the accumulators as 8-bit codes, which a few hundred bytes per row hold.  Eight lanes per
-row then find the maximum, replace codes by exponentials and sum them.  Values stand beside or over
-the keys, transposed, so that both products read rows of codes; averages go out from the registers.
-Exact integers need the row's maximum before the first exponential, hence two passes over codes
-that never leave shared memory (cf. FlashAttention, Dao et al. 2022, which rescales instead).
+scores leave the accumulators as 8-bit codes, which a few hundred bytes per row hold.  Eight lanes
+per row then find the maximum, replace codes by exponentials and sum them.  Values stand beside or
+over the keys, transposed, so that both products read rows of codes; averages go out from the
+registers.  Exact integers need the row's maximum before the first exponential, hence two passes
+over codes that never leave shared memory (cf. FlashAttention, Dao et al. 2022, which rescales
+instead).
 """
 
 from __future__ import annotations
