@@ -235,6 +235,12 @@ def test_elementwise(shape: tuple[int, ...]) -> None:
     check(Graph((x, r), {"y": table(rng, y, "uint8")}), 80, "cuda elements")
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 30), (5, 3, 3), (1, 6, 1)])
+def test_elementwise_ops_that_do_not_care_for_rows(shape: tuple[int, ...]) -> None:
+    x = codes("x", "int8", *shape)
+    check(Graph((x,), {"y": table(np.random.default_rng(0), x, "int16")}), 80, "cuda elements")
+
+
 def test_elementwise_operands_broadcast() -> None:
     rng = np.random.default_rng(0)
     x, r = codes("x", "int16", 4, 3, 12), codes("r", "int16", 3, 1)

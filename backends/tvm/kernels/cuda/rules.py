@@ -11,11 +11,13 @@ from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
 from qcompiler.backends.tvm.table import Anchored, Match, anchored, scalar_value
-from qcompiler.graph import Constant, Input, Op, fold
+from qcompiler.backends.tvm.te import whole_operands
+from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.ops import ConvInteger, MatMulInteger, MaxPool, ReduceSum, Skeleton, Window
 
 from .attention_rule import FusedAttention
 from .build import build_product, pack_product
+from .elements import LANES
 from .instructions import Expr
 from .pixels import Windows, build_elementwise, build_windows, pack_filters
 from .plan import generation
@@ -142,16 +144,33 @@ class Elements:
         if any(x.type.is_float for x in found.graph.ops) or _written_out(root) > _MOST_OPS:
             return None
         read = tuple(found.graph.inputs)
-        types = tuple((x.type.shape, x.type.dtype) for x in read)
+        shape, shapes = _flattened(found.graph, root)
+        types = tuple((shapes[x], x.type.dtype) for x in read)
 
         def value(_: Expr, buffers: Sequence[Expr], index: Sequence[Expr]) -> Expr:
             return scalar_value(root, {}, dict(zip(read, buffers, strict=True)), index)
 
         return Match(
             found.key,
-            lambda: build_elementwise(root.type.shape, Epilogue(types, root.type.dtype, value)),
+            lambda: build_elementwise(shape, Epilogue(types, root.type.dtype, value)),
             found.leaves,
         )
+
+
+def _flattened(graph: Graph, root: Op) -> tuple[tuple[int, ...], dict[Op, tuple[int, ...]]]:
+    """Shapes of the result and of the operands; one long row where that makes whole vectors."""
+    own: dict[Op, tuple[int, ...]] = {x: x.type.shape for x in graph.inputs}
+    shape, size = root.type.shape, root.type.size
+    tables = {
+        x
+        for node in graph.ops
+        for x, whole in zip(node.operands, whole_operands(node), strict=True)
+        if whole
+    }
+    elements = [x for x in own if x not in tables]
+    if any(own[x] != shape and x.type.size != 1 for x in elements) or size % LANES:
+        return shape, own
+    return (size,), {**own, **{x: (size,) if own[x] == shape else () for x in elements}}
 
 
 _MOST_OPS = 500
