@@ -134,7 +134,7 @@ def load_builder(found: Target) -> Builder:
         builder: Any = importlib.import_module(found.builder)
     except ImportError as error:
         raise TargetError(f"target {found.name!r}: no builder {found.builder} ({error})") from error
-    return builder  # type: ignore[no-any-return]
+    return builder
 
 
 def load_kernels(found: Target) -> tuple[Any, ...]:

@@ -237,7 +237,9 @@ class CompiledModel:
                 numpy arrays, or anything on the CPU that has DLPack, of exactly the declared dtype
                 and shape.  A model for GPUs takes tensors on the GPU too, which are not copied.
             stream: With tensors on the GPU, the stream of CUDA to run on: a number, or an object of
-                torch or CuPy; by default the default stream.
+                torch or CuPy; by default torch's current stream for its tensors, else the default
+                stream.  As for any kernel, the tensors must be kept until that stream is done with
+                them, or belong to it.
 
         Returns:
             Output name → a new numpy array; for tensors on the GPU, a new tensor there, of the same

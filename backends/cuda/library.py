@@ -85,7 +85,8 @@ def _program(
     """The tables of the program, in C: see runtime.h."""
     blobs = [_blob("constants", "constants.bin")]
     blobs += [_blob(v.architecture, f"{v.architecture}.cubin") for v in variants]
-    tables, names = [], {}
+    tables: list[str] = []
+    names: dict[int, str] = {}
     for variant in variants:  # several architectures may run the same plan
         key = id(variant.plan)
         if key not in names:
@@ -129,7 +130,9 @@ def _blob(name: str, path: str) -> str:
 
 
 def _plan(plan: Plan, name: str) -> str:
-    launches, arguments, after = [], [], []
+    launches: list[str] = []
+    arguments: list[str] = []
+    after: list[str] = []
     for node in plan.nodes:
         launch = node.launch
         grid, block = (", ".join(map(str, sizes)) for sizes in (launch.grid, launch.block))

@@ -70,7 +70,8 @@ class Runner:
             UsageError: it is no array, or no dense and aligned tensor.
         """
         if hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray) and on_gpu(x):
-            return DeviceArray(name, x, _stream_number(stream))
+            number = _current_stream(x) if stream is None else _stream_number(stream)
+            return DeviceArray(name, x, number)
         if stream is not None:
             raise UsageError(f"input {name!r}: expected a tensor on the GPU, as there is a stream")
         return host_array(name, x)
@@ -164,15 +165,22 @@ def _addresses(values: Sequence[int]) -> ctypes.Array[ctypes.c_uint64]:
     return (ctypes.c_uint64 * max(len(values), 1))(*values)
 
 
+def _current_stream(x: Any) -> int:
+    """The stream on which torch works with the tensor and will use its memory again; else the
+    default stream: DLPack does not tell.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(x, torch.Tensor):
+        return 0
+    return int(torch.cuda.current_stream(x.device).cuda_stream)
+
+
 def _stream_number(stream: Any) -> int:
-    """The CUstream of a stream of torch (`cuda_stream`), CuPy (`ptr`), or whatever has
-    `__cuda_stream__`.
+    """The CUstream of a stream of torch (`cuda_stream`), of CuPy (`ptr`), or of `__cuda_stream__`.
 
     Raises:
         UsageError: it is none of these.
     """
-    if stream is None:
-        return 0
     if hasattr(stream, "__cuda_stream__"):
         return int(stream.__cuda_stream__()[1])
     for attribute in ("cuda_stream", "ptr"):

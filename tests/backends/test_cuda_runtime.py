@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,6 +253,19 @@ def test_consumers_on_other_streams_wait(gpu: FakeGpu) -> None:
     assert gpu.state.waits == 1
     with pytest.raises(BufferError, match="handed over"):
         found["real"].__dlpack__()
+
+
+def test_torch_runs_on_its_current_stream(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = SimpleNamespace(
+        current_stream=lambda device: SimpleNamespace(cuda_stream=60 + device)
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Tensor=GpuTensor, cuda=current))
+    graph = network()
+    own = {n: GpuTensor(x) for n, x in feeds(graph, 0).items()}
+    found = gpu.build(graph)(own)
+    assert own["x0"].streams == [60]
+    found["total"].__dlpack__(stream=60)
+    assert gpu.state.waits == 0
 
 
 def test_streams_of_libraries(gpu: FakeGpu) -> None:

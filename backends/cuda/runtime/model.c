@@ -119,6 +119,8 @@ static int prepare(struct qc_model *model) {
     if (qc_program.constant_bytes > 0) {
         TRY(upload(model->constants, qc_program.constants, (size_t)qc_program.constant_bytes),
             "to copy the weights");
+        /* The copy may still be on its way, and runs on other streams would not wait for it. */
+        TRY(finish(), "to copy the weights");
     }
     return build_graph(model);
 }
