@@ -16,9 +16,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from qcompiler.backends.tvm.kernels.layout import Layout
+
 from .dot import SIGN_BIT, Tile, multiply_add, needs_flip, operand_dtype
 from .isa import Isa
-from .layout import Layout
 from .lookup import BYTES, permute, quarters
 from .loops import spans
 from .problem import Epilogue, Expr

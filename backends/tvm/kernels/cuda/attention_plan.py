@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qcompiler.backends.tvm.kernels.cpu.layout import Layout
+from qcompiler.backends.tvm.kernels.layout import Layout
 
 from .elements import Shaped
 from .instructions import Expr

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .problem import Expr
+from qcompiler.backends.tvm.te import Expr
 
 
 @dataclass(frozen=True)
