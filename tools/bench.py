@@ -13,6 +13,8 @@ each behind a pause in which the threads of the one before come to rest.  Report
 over all calls, the quickest call, and the median over rounds of the executor's time over that of
 the first executor, if it runs (more than 1: the first is faster).  `peak MiB` is the largest
 resident memory until the first call has returned, the interpreter and all imports included.
+
+`--target cuda` compares with PyTorch on this machine's GPU instead; see `bench_cuda.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import bench_cuda
 import numpy as np
 import onnx
 import psutil
@@ -49,6 +52,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+CPU_BATCHES = (1, 8)
+GPU_BATCHES = (1, 8, 32, 128)
 PAUSE_SECONDS = 0.05
 WARM_UP_CALLS = 2
 CALLS = 5
@@ -233,13 +238,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS, help="names or ONNX files")
     parser.add_argument("--executors", nargs="+", help="names; * stands for anything")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--batch", nargs="+", type=int)
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="where to run")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--limit", type=float, default=900, help="seconds to make one file")
     parser.add_argument("--cache", type=Path, help="keeps models and what is made of them")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
+    if arguments.target == "cuda":
+        for name in arguments.models:
+            bench_cuda.main([name, "--batches", *map(str, arguments.batch or GPU_BATCHES)])
+        return 0
     executors = selected(arguments.executors)
     facts = machine_facts(arguments.threads)
     results: list[Result] = []
@@ -247,7 +257,7 @@ def main() -> int:
         folder = arguments.cache or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for name in arguments.models:
-            for batch in [1] if name.endswith(".onnx") else arguments.batch:
+            for batch in [1] if name.endswith(".onnx") else arguments.batch or CPU_BATCHES:
                 path = model_file(name, batch, folder)
                 if path is None:
                     print(f"{name}: no model of batch {batch}", file=sys.stderr)

@@ -27,13 +27,14 @@ INNER = 10
 MEBI = 1 << 20
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Measure one network; see the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="of models/architectures.py, such as deit_s")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--executors", nargs="+", choices=EXECUTORS, default=EXECUTORS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch = _torch()
     import architectures
 
