@@ -16,20 +16,31 @@
 typedef struct Block {
     struct Block *next;
     void *memory;
+    const void *owner; /* the thread that had it last, in whose cache it may be */
     uint64_t size;
     int used;
 } Block;
 
+static _Thread_local char self; /* its address names the thread */
 static pthread_mutex_t blocks_lock = PTHREAD_MUTEX_INITIALIZER;
 static Block *blocks;
 
-/* The smallest free block that is large enough; else a free one grows: later calls find it. */
+/* Whether a block suits the calling thread better than another: one that it had before, and the
+   smaller one.  Threads that swapped blocks would fetch each line from the other's cache. */
+static int suits_better(const Block *block, const Block *other) {
+    int own = block->owner == &self;
+    if (!other) return 1;
+    if (own != (other->owner == &self)) return own;
+    return block->size < other->size;
+}
+
+/* A free block that is large enough; else a free one grows: later calls find it. */
 static Block *free_block(uint64_t size) {
     Block *best = 0, *small = 0;
     for (Block *block = blocks; block; block = block->next) {
         if (block->used) continue;
         if (block->size < size) small = block;
-        else if (!best || block->size < best->size) best = block;
+        else if (suits_better(block, best)) best = block;
     }
     if (best) return best;
     if (!small) {
@@ -50,7 +61,10 @@ static Block *free_block(uint64_t size) {
 static void *scratch(uint64_t size) {
     pthread_mutex_lock(&blocks_lock);
     Block *block = free_block(size);
-    if (block) block->used = 1;
+    if (block) {
+        block->used = 1;
+        block->owner = &self;
+    }
     pthread_mutex_unlock(&blocks_lock);
     return block ? block->memory : 0;
 }
