@@ -139,7 +139,8 @@ def _code(executor: Executor) -> str:
     sources = [HERE / "bench_prepare.py"]
     if executor.runtime == "ours":
         folders = [HERE.parent / name for name in ("qcompiler", "passes", "backends")]
-        sources += sorted(path for folder in folders for path in folder.rglob("*.py"))
+        kinds = ("*.py", "*.c", "*.h")
+        sources += sorted(p for folder in folders for kind in kinds for p in folder.rglob(kind))
     digest = hashlib.sha256(" ".join([executor.name, *versions()]).encode())
     for path in sources:
         digest.update(path.read_bytes())
