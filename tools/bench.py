@@ -9,7 +9,8 @@ each of this machine's instruction sets, ONNX Runtime, OpenVINO (extra `bench`) 
 tuning (`tvm-tuned`) takes hours and is measured only where it is named.
 
 Every executor has a process of its own, so that memory is its own; they take turns, a few calls
-each behind a pause in which the threads of the one before come to rest.  Reported are the median
+each behind a pause in which the threads of the one before come to rest, and a tenth of a second of
+calls that do not count.  Reported are the median
 over all calls, the quickest call, and the median over rounds of the executor's time over that of
 the first executor, if it runs (more than 1: the first is faster).  `peak MiB` is the largest
 resident memory until the first call has returned, the interpreter and all imports included.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import math
 import os
 import platform
 import subprocess
@@ -56,6 +58,8 @@ CPU_BATCHES = (1, 8)
 GPU_BATCHES = (1, 8, 32, 128)
 PAUSE_SECONDS = 0.05
 WARM_UP_CALLS = 2
+WARM_UP_SECONDS = 0.1
+"""A core that was idle runs slowly for so long, which would count against quick executors most."""
 CALLS = 5
 LONG_SECONDS = 0.5
 """A call from which on one call per turn is enough."""
@@ -104,8 +108,11 @@ def interleaved(workers: Sequence[Worker], rounds: int) -> list[np.ndarray]:
     """Seconds [rounds, calls] of each worker; they take turns within each round."""
     calls = []
     for worker in workers:
-        long = max(worker.run(1)) > LONG_SECONDS
-        calls.append((0, 1) if long else (WARM_UP_CALLS, CALLS))
+        if max(worker.run(1)) > LONG_SECONDS:
+            calls.append((0, 1))
+            continue
+        warm_up = math.ceil(WARM_UP_SECONDS / min(worker.run(CALLS)))
+        calls.append((max(warm_up, WARM_UP_CALLS), CALLS))
     seconds: list[list[list[float]]] = [[] for _ in workers]
     for _ in range(rounds):
         for worker, (warm_up, counted), mine in zip(workers, calls, seconds, strict=True):
