@@ -24,7 +24,7 @@ from .lookup import BYTES, permute, quarters
 from .loops import spans
 from .problem import Epilogue, Expr
 
-_TASKS = 32  # iterations of the parallel loop: balanced for up to 16 threads
+_TASKS = 16  # iterations of the parallel loop: even shares of up to 16 threads
 _PARALLEL_CYCLES = 8000  # below, waking another thread takes longer than it saves
 _DOTS_PER_CYCLE = 2
 _LOAD_CYCLES = 0.3  # beside the dot products
