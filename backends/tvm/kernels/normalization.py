@@ -75,7 +75,7 @@ def _factors(node: NormalizeInteger, squares: Expr, numbers: list[Expr]) -> tupl
     def at(x: Op, r: Expr) -> Expr:
         if x in inputs[1:]:
             return numbers[inputs.index(x) - 1]
-        return const(x.array[()], x.type.dtype) if isinstance(x, Constant) else buffers[x][r]
+        return const(int(x.array), x.type.dtype) if isinstance(x, Constant) else buffers[x][r]
 
     for x in toposort(results):
         if x not in inputs and not isinstance(x, Constant):

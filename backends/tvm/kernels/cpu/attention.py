@@ -518,6 +518,7 @@ class _Block:
                 return packed.columns[head, step, T.Ramp((begin + vector) * width, 1, width)]
 
             def start(vector: int, begin: int = begin) -> Expr:
+                assert packed.starts is not None
                 return packed.starts[head, T.Ramp((begin + vector) * lanes, 1, lanes)]
 
             def store(r: int, vector: int, total: Expr, begin: int = begin) -> None:

@@ -166,7 +166,7 @@ def _store_codes(
         span = T.Ramp(at, 1, end.width)
         values = end.on_vector(end.epilogue.codes, vector, pixel, (*place, first))
         T.buffer_store(codes, values, [span])
-        if kinds is not None:
+        if kinds is not None and rows is not None:
             row = load_vector(end.operands[rows], (*place, first), "int32", end.width)
             kind = row >> T.broadcast(T.int32(_TABLE_BITS), end.width)
             T.buffer_store(kinds, T.cast(kind, f"uint8x{end.width}"), [span])

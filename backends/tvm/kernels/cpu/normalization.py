@@ -142,8 +142,8 @@ def _moments(n: int, source: Expr, base: Expr, totals: Expr, squares: Expr, r: E
         wide = T.reinterpret(f"uint64x{LANES // 2}", both)
         low = T.broadcast(T.uint64(0xFFFFFFFF), LANES // 2)
         high = T.broadcast(T.uint64(_HALF), LANES // 2)
-        parts = T.bitwise_and(wide, low), T.shift_right(wide, high)
-        T.buffer_store(square, square[half[0]] + (parts[0] + parts[1]), half)
+        added = T.bitwise_and(wide, low) + T.shift_right(wide, high)
+        T.buffer_store(square, square[half[0]] + added, half)
 
     pairs = n // (2 * LANES)
     if pairs:
