@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -42,6 +43,8 @@ def test_interrupted_run_leaves_nothing(tiny, tmp_path, number):
     process = subprocess.Popen(
         [*COMMAND, str(model), "--calib", f"{script}:data"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background jobs ignore SIGINT, and what they start inherits that.
+        preexec_fn=functools.partial(signal.signal, number, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 30
     while not (tmp_path / "started").exists():
