@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from tvm.target import Target, codegen
 
 from qcompiler.backends.tvm.kernels.cpu import ISAS, Epilogue, Isa
-from qcompiler.backends.tvm.kernels.cpu.attention import Attention, Scalars, build_attention
+from qcompiler.backends.tvm.kernels.cpu.attention import build_attention
+from qcompiler.backends.tvm.kernels.cpu.attention_block import Scalars
 from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
 from qcompiler.backends.tvm.kernels.recognized import (
     RecognizedAttention,
@@ -32,19 +33,10 @@ class FusedAttention:
         if parts is None:
             return None
         isa = _vector_isa(target)
-        problem = Attention(
-            parts.query,
-            parts.key,
-            parts.value,
-            parts.result,
-            parts.query_dtype,
-            parts.codes_dtype,
-            parts.mask,
-        )
         scalars = _scalars(parts)
         return Match(
             (found.key, isa, scalars.codes.vector is None),
-            lambda: build_attention(problem, isa, scalars),
+            lambda: build_attention(parts.shape, isa, scalars),
             parts.arguments,
         )
 
@@ -63,14 +55,13 @@ def _scalars(parts: RecognizedAttention) -> Scalars:
     fed: dict[Op, Op] = dict(zip(codes.operands, codes.leaves, strict=True))
     vector = vector_epilogue(region, fed.__getitem__)
     return Scalars(
-        codes=Epilogue(codes.types, parts.codes_dtype, region.value, vector),
+        codes=Epilogue(codes.types, parts.shape.codes_dtype, region.value, vector),
         mask=load,
         reciprocal=reciprocal,
         average=lambda total, factor, buffers, index: average.value(
             (total, factor), buffers, index
         ),
         operands=average.types,
-        dtype=parts.dtype,
     )
 
 

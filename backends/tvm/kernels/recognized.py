@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompiler.backends.tvm.kernels.layout import Layout
+from qcompiler.backends.tvm.kernels.layout import AttentionShape, Layout
 from qcompiler.backends.tvm.table import Pointwise, pointwise, scalar_value
 from qcompiler.backends.tvm.te import Expr, const
 from qcompiler.graph import Constant, Input, Op
@@ -26,28 +26,14 @@ class RecognizedAttention:
     """Attention as one kernel, whatever the target.
 
     Attributes:
-        query: [..., m, d].
-        key: [..., d, n].
-        value: [..., n, e].
-        result: [..., m, e].
-        query_dtype: uint8 or int8; keys and values are int8.
-        codes_dtype: uint8 or int8.
-        dtype: Of the result.
-        mask: Shape of the mask, which broadcasts to [..., m, n]; None for none.
+        shape: What is computed where.
         codes: From a score to its code.
         average: From a weighted sum and the reciprocal of its row's total to the result.
         sources: Query, key, value, the mask if there is one, and the table of exponentials uint8
             [256]; the operands of `codes` and of `average` follow as arguments.
     """
 
-    query: Layout
-    key: Layout
-    value: Layout
-    result: Layout
-    query_dtype: str
-    codes_dtype: str
-    dtype: str
-    mask: tuple[int, ...] | None
+    shape: AttentionShape
     codes: Pointwise
     average: Pointwise
     sources: tuple[Op, ...]
@@ -82,7 +68,7 @@ def recognized_attention(found: Skeleton) -> RecognizedAttention | None:
         leaves = tuple(outer.get(x, x) for x in expression.leaves)
         return Pointwise(expression.variables, expression.operands, leaves, expression.root)
 
-    return RecognizedAttention(
+    shape = AttentionShape(
         _layout(query),
         _layout(key),
         _layout(value),
@@ -91,6 +77,9 @@ def recognized_attention(found: Skeleton) -> RecognizedAttention | None:
         parts.codes.type.dtype,
         root.type.dtype,
         None if mask is None else mask.type.shape,
+    )
+    return RecognizedAttention(
+        shape,
         outside(pointwise(parts.codes, (parts.scores,))),
         outside(pointwise(inner, (parts.weighted, parts.average.reciprocal))),
         tuple(outer.get(x, x) for x in (*sources, table)),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qcompiler.backends.tvm.kernels.layout import Layout
+from qcompiler.backends.tvm.kernels.layout import AttentionShape
 
 from .elements import Shaped
 from .instructions import Expr
@@ -20,41 +20,14 @@ _BLOCKS = 216  # enough for two on each multiprocessor of a large card
 
 
 @dataclass(frozen=True)
-class Attention:
-    """What one kernel computes; see `qcompiler.ops.attention`.
+class Attention(AttentionShape):
+    """What one kernel computes.
 
     Attributes:
-        query: [..., m, d].
-        key: [..., d, n].
-        value: [..., n, e].
-        result: [..., m, e].
-        query_dtype: uint8 or int8; keys and values are int8.
-        codes_dtype: uint8 or int8.
-        dtype: Of the result.
-        mask: Shape of the mask, which broadcasts to [..., m, n]; None for none.
         operands: Shape and dtype of the buffers that codes and averages are computed with.
     """
 
-    query: Layout
-    key: Layout
-    value: Layout
-    result: Layout
-    query_dtype: str
-    codes_dtype: str
-    dtype: str
-    mask: tuple[int, ...] | None
     operands: tuple[tuple[tuple[tuple[int, ...], str], ...], ...]
-
-    @property
-    def leading(self) -> tuple[int, ...]:
-        """Batch and heads."""
-        return self.query.shape[:-2]
-
-    @property
-    def extents(self) -> tuple[int, int, int, int]:
-        """m, n, d and e."""
-        (m, d), (n, e) = self.query.shape[-2:], self.value.shape[-2:]
-        return m, n, d, e
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from tvm.target import Target
@@ -27,17 +28,8 @@ class FusedAttention:
         if parts is None or oldest is None:
             return None
         codes, average = parts.codes, parts.average
-        problem = Attention(
-            parts.query,
-            parts.key,
-            parts.value,
-            parts.result,
-            parts.query_dtype,
-            parts.codes_dtype,
-            parts.dtype,
-            parts.mask,
-            (codes.types, average.types),
-        )
+        fields = {f.name: getattr(parts.shape, f.name) for f in dataclasses.fields(parts.shape)}
+        problem = Attention(**fields, operands=(codes.types, average.types))
         plan = attention_plan(problem, oldest)
         if plan is None:
             return None
