@@ -1,17 +1,21 @@
-"""What a kernel for attention is told: its operands, where they lie, and its arithmetic."""
+"""What kernels are told, whatever the target: products with their constants, and attention."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcompiler.backends.tvm.kernels.cpu import Conv2d, Matmul
 from qcompiler.backends.tvm.kernels.layout import AttentionShape, Layout
-from qcompiler.backends.tvm.table import Pointwise, pointwise, scalar_value
+from qcompiler.backends.tvm.table import Anchored, Pointwise, anchored, pointwise, scalar_value
 from qcompiler.backends.tvm.te import Expr, const
 from qcompiler.graph import Constant, Input, Op
 from qcompiler.ops import (
+    ConvInteger,
     Fused,
+    MatMulInteger,
     Reciprocal,
     Requantize,
     Skeleton,
@@ -19,6 +23,66 @@ from qcompiler.ops import (
     attention_of,
 )
 from qcompiler.types import TensorType
+
+
+@dataclass(frozen=True)
+class RecognizedProduct:
+    """A convolution or product with constant weights, and what follows element by element.
+
+    Attributes:
+        region: The skeleton around it.
+        problem: What is computed.
+        x: The codes.
+        weight: int8, as the op has it.
+        bias: int32, zeros where the op has none.
+        leaves: What is fed to the skeleton's inputs.
+    """
+
+    region: Anchored
+    problem: Conv2d | Matmul
+    x: Op
+    weight: np.ndarray
+    bias: np.ndarray
+    leaves: Mapping[Op, Op]
+
+    @property
+    def operands(self) -> tuple[Op, ...]:
+        """What is fed to the operands of the elementwise end."""
+        return tuple(self.leaves[operand] for operand in self.region.operands)
+
+
+def recognized_product(found: Skeleton) -> RecognizedProduct | None:
+    """The product that an op is; None for other ops, layouts and computed weights."""
+    region = anchored(found, (ConvInteger, MatMulInteger))
+    if region is None:
+        return None
+    leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
+    x, weight, *bias = (leaves[operand] for operand in region.anchor.operands)
+    problem = _problem(region.anchor)
+    arrays = [c.array for c in (weight, *bias) if isinstance(c, Constant)]
+    if problem is None or len(arrays) != 1 + len(bias):
+        return None
+    biases = arrays[1] if bias else np.zeros(problem.out_shape[-1], np.int32)
+    return RecognizedProduct(region, problem, x, arrays[0], biases, leaves)
+
+
+def _problem(anchor: Op) -> Conv2d | Matmul | None:
+    match anchor:
+        case ConvInteger(x=x, weight=weight, window=window, channels_last=True):
+            return Conv2d(
+                x.type.shape,  # type: ignore[arg-type]  # rank 4
+                x.type.dtype,
+                weight.type.shape[0],
+                window.kernel,
+                window.strides,
+                window.pads,
+                window.dilations,
+                anchor.groups,
+            )
+        case MatMulInteger(x=x, weight=weight) if weight.type.rank == 2:
+            return Matmul(x.type.shape, x.type.dtype, weight.type.shape[1])
+        case _:
+            return None
 
 
 @dataclass(frozen=True)

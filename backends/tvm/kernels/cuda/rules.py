@@ -10,10 +10,11 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
+from qcompiler.backends.tvm.kernels.recognized import recognized_product
 from qcompiler.backends.tvm.table import Anchored, Match, anchored, scalar_value
 from qcompiler.backends.tvm.te import whole_operands
 from qcompiler.graph import Constant, Graph, Input, Op, fold
-from qcompiler.ops import ConvInteger, MatMulInteger, MaxPool, ReduceSum, Skeleton, Window
+from qcompiler.ops import ConvInteger, MaxPool, ReduceSum, Skeleton, Window
 
 from .attention_rule import FusedAttention
 from .build import build_product, pack_product
@@ -32,44 +33,21 @@ class Products:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A tensor core kernel; None for groups, layouts and weights that it has no form for."""
-        region = anchored(found, (ConvInteger, MatMulInteger))
-        oldest = generation(target)
-        if region is None or oldest is None:
+        product, oldest = recognized_product(found), generation(target)
+        if product is None or oldest is None:
             return None
-        leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
-        x, weight, *bias = (leaves[operand] for operand in region.anchor.operands)
-        problem = _problem(region.anchor)
-        if problem is None or not all(isinstance(c, Constant) for c in (weight, *bias)):
+        if isinstance(product.problem, Conv2d) and product.problem.groups > 1:
             return None
-        assert isinstance(weight, Constant)
-        values = np.zeros(problem.out_shape[-1], np.int32)
-        if bias:
-            assert isinstance(bias[0], Constant)
-            values = bias[0].array
-        operands = tuple(leaves[operand] for operand in region.operands)
         return Match(
             (found.key, oldest),
-            _builder(region, problem, oldest),
-            (x, pack_product(problem, weight.array), values, *operands),
+            _builder(product.region, product.problem, oldest),
+            (
+                product.x,
+                pack_product(product.problem, product.weight),
+                product.bias,
+                *product.operands,
+            ),
         )
-
-
-def _problem(anchor: Op) -> Conv2d | Matmul | None:
-    match anchor:
-        case ConvInteger(x=x, weight=weight, window=window, channels_last=True, groups=1):
-            return Conv2d(
-                x.type.shape,  # type: ignore[arg-type]  # rank 4
-                x.type.dtype,
-                weight.type.shape[0],
-                window.kernel,
-                window.strides,
-                window.pads,
-                window.dilations,
-            )
-        case MatMulInteger(x=x, weight=weight) if weight.type.rank == 2:
-            return Matmul(x.type.shape, x.type.dtype, weight.type.shape[1])
-        case _:
-            return None
 
 
 def _builder(region: Anchored, problem: Conv2d | Matmul, target: int) -> Callable[[], PrimFunc]:
