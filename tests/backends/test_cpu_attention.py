@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from x86 import X86
+
 from qcompiler.artifact import CompiledModel
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
@@ -27,14 +29,6 @@ from qcompiler.ops import (
 from qcompiler.passes import Fuse, FuseAttention
 from qcompiler.types import Quantization, TensorType
 
-TARGETS = (
-    "cpu:generic",
-    "cpu:haswell",
-    "cpu:skylake-avx512",
-    "cpu:cascadelake",
-    "cpu:icelake-server",
-    "cpu:znver5",
-)
 HEADS = (0, 2, 1, 3)
 
 
@@ -124,7 +118,7 @@ def compiled(case: Case, name: str) -> tuple[Graph, CompiledModel]:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_is_one_kernel_with_the_bits_of_numpy(case: Case, name: str):
     original, model = compiled(case, name)

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from x86 import X86
+
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
 from qcompiler.errors import TargetError
@@ -16,14 +18,6 @@ from qcompiler.ops import Dequantize, Pad, Quantize, Requantize, Transpose
 from qcompiler.passes import Fuse
 from qcompiler.types import Quantization, TensorType
 
-TARGETS = (
-    "cpu:generic",
-    "cpu:haswell",
-    "cpu:skylake-avx512",
-    "cpu:cascadelake",
-    "cpu:icelake-server",
-    "cpu:znver5",
-)
 TO_LAST = (0, 2, 3, 1)
 
 
@@ -76,7 +70,7 @@ ENTRIES = (
 )
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 def test_entry(name: str) -> None:
     for shape, pads, q in ENTRIES:
         if q.axis is not None:
@@ -124,7 +118,7 @@ REQUANTIZED = (
 )
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 def test_requantize(name: str) -> None:
     for seed, (shape, dtypes, along) in enumerate(REQUANTIZED):
         graph = requantize(np.random.default_rng(seed), shape, dtypes, along)

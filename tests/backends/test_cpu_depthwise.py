@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from x86 import X86
+
 from qcompiler.artifact import CompiledModel
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
@@ -21,14 +23,6 @@ from qcompiler.ops import ConvInteger, MatMulInteger, Requantize, Table, Window
 from qcompiler.passes import Fuse
 from qcompiler.types import Quantization, TensorType
 
-TARGETS = (
-    "cpu:generic",
-    "cpu:haswell",
-    "cpu:skylake-avx512",
-    "cpu:cascadelake",
-    "cpu:icelake-server",
-    "cpu:znver5",
-)
 CODES = {
     "uint8": Quantization.per_tensor("uint8", 0.1, 3),
     "int8": Quantization.per_tensor("int8", 0.1),
@@ -109,7 +103,7 @@ def any_depthwise(rng: np.random.Generator, extreme: bool) -> ConvInteger:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 def test_generated_depthwise(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     conv = any_depthwise(rng, seed % 2 == 1)
@@ -117,7 +111,7 @@ def test_generated_depthwise(name: str, seed: int) -> None:
     check(graph, name, "cpu depthwise", seed)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 def test_depthwise_with_residual_and_table(name: str) -> None:
     rng = np.random.default_rng(3)
     window = Window((3, 3), (1, 1), (1, 1, 1, 1))
@@ -144,7 +138,7 @@ def test_other_depthwise_convolutions_take_the_general_kernel(
     check(Graph((conv.x,), {"z": conv}), "cpu", "cpu product")
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 @pytest.mark.parametrize("outputs", [1, 2, 10, 16, 33, 64, 130])
 def test_requantized_products(name: str, outputs: int) -> None:
     rng = np.random.default_rng(outputs)

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from x86 import X86
+
 from qcompiler.backends.target import target
 from qcompiler.backends.tvm.build import build
 from qcompiler.errors import TargetError
@@ -16,14 +18,6 @@ from qcompiler.ops import NormalizeInteger, Requantize
 from qcompiler.passes import Fuse
 from qcompiler.types import Quantization, TensorType
 
-TARGETS = (
-    "cpu:generic",
-    "cpu:haswell",
-    "cpu:skylake-avx512",
-    "cpu:cascadelake",
-    "cpu:icelake-server",
-    "cpu:znver5",
-)
 SHAPES = [
     ((1, 17, 192), "int16"),
     ((2, 9, 97), "int16"),
@@ -68,7 +62,7 @@ def graph(shapes: list[tuple[tuple[int, ...], str]]) -> Graph:
     return Graph(tuple(inputs), outputs)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", X86)
 def test_the_kernel_has_the_bits_of_numpy(name: str):
     original = graph(SHAPES)
     model = build(Fuse()(original), target(name), threads=2)

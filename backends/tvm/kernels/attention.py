@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.target import Target, codegen
+from tvm.target import Target
 
-from qcompiler.backends.tvm.kernels.cpu import ISAS, Epilogue, Isa
+from qcompiler.backends.tvm.kernels.cpu import Epilogue
 from qcompiler.backends.tvm.kernels.cpu.attention import build_attention
 from qcompiler.backends.tvm.kernels.cpu.attention_block import Scalars
 from qcompiler.backends.tvm.kernels.cpu.requantize import vector_epilogue
+from qcompiler.backends.tvm.kernels.products import best_isa
 from qcompiler.backends.tvm.kernels.recognized import (
     RecognizedAttention,
     reciprocal,
@@ -32,21 +33,13 @@ class FusedAttention:
         parts = recognized_attention(found)
         if parts is None:
             return None
-        isa = _vector_isa(target)
+        isa = best_isa(target, one_pixel=True)
         scalars = _scalars(parts)
         return Match(
             (found.key, isa, scalars.codes.vector is None),
             lambda: build_attention(parts.shape, isa, scalars),
             parts.arguments,
         )
-
-
-def _vector_isa(target: Target) -> Isa:
-    for isa in ISAS:
-        has = all(codegen.target_has_features(feature, target) for feature in isa.features)
-        if has and isa.pixels == 1:
-            return isa
-    raise AssertionError("the generic instruction set needs nothing")
 
 
 def _scalars(parts: RecognizedAttention) -> Scalars:

@@ -54,10 +54,16 @@ class Products:
         )
 
 
-def best_isa(target: Target) -> Isa:
-    """The fastest instruction set that the target has."""
+def best_isa(target: Target, *, one_pixel: bool = False) -> Isa:
+    """The fastest instruction set that the target has.
+
+    Args:
+        target: TVM's form.
+        one_pixel: Only those whose dot instruction takes one row at a time (`Isa.pixels` is 1).
+    """
     for isa in ISAS:
-        if all(codegen.target_has_features(feature, target) for feature in isa.features):
+        has = all(codegen.target_has_features(feature, target) for feature in isa.features)
+        if has and not (one_pixel and isa.pixels > 1):
             return isa
     raise AssertionError("the generic instruction set needs nothing")
 

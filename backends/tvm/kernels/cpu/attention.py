@@ -14,10 +14,10 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from qcompiler.backends.tvm.kernels.layout import AttentionShape
 
 from .attention_block import Block, Scalars
-from .attention_pack import PARALLEL_CYCLES, loop, packed_columns
+from .attention_pack import packed_columns
 from .attention_plan import attention_plan
 from .isa import Isa
-from .loops import argument
+from .loops import PARALLEL_CYCLES, argument, either_loop
 
 _TASKS = 16  # iterations of the parallel loop: even shares of up to 16 threads
 
@@ -59,7 +59,7 @@ def build_attention(
         block = Block(plan, scalars, query, keys, values, mask, table)
         items = problem.heads * plan.blocks
         tasks = min(items, _TASKS)
-        with loop(tasks, plan.cycles > PARALLEL_CYCLES) as task:
+        with either_loop(tasks, plan.cycles > PARALLEL_CYCLES) as task:
             scratch = block.scratch()
             first = T.bind(items * task // tasks)
             with T.serial(T.bind(items * (task + 1) // tasks) - first) as i:

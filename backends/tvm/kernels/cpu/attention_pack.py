@@ -13,15 +13,8 @@ from qcompiler.backends.tvm.kernels.layout import Layout
 from .attention_plan import AttentionPlan, ceil_div
 from .dot import multiply_add, needs_flip, operand_dtype
 from .isa import Isa
+from .loops import PARALLEL_CYCLES, either_loop
 from .problem import Expr
-
-PARALLEL_CYCLES = 8000
-"""Below, waking another thread takes longer than it saves."""
-
-
-def loop(extent: int, parallel: bool) -> Expr:
-    """A loop, on several threads or one."""
-    return T.parallel(extent) if parallel else T.serial(extent)
 
 
 def flat(buffer: Expr, layout: Layout, dtype: str) -> Expr:
@@ -63,7 +56,7 @@ def packed_columns(plan: AttentionPlan, key: Expr, value: Expr) -> tuple[Packed,
         if needs_flip(isa, dtype):
             starts = T.alloc_buffer((p.heads, vectors * isa.lanes), "int32", layout=None)
         packed.append(Packed(columns, starts))
-    with loop(p.heads, plan.cycles > PARALLEL_CYCLES) as head:
+    with either_loop(p.heads, plan.cycles > PARALLEL_CYCLES) as head:
         place = unravel(head, p.leading)
         sources = ((p.key, key), (p.value, value))
         for (layout, buffer), into, dtype in zip(sources, packed, dtypes, strict=True):

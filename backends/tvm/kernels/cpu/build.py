@@ -6,7 +6,7 @@ the epilogue, one vectorised loop over output channels per pixel.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .cost import Cut
 from .epilogue import END_BYTES, spare_dtypes, store_tile
 from .isa import Isa
+from .loops import PARALLEL_CYCLES, argument, either_loop, flat
 from .matrix import accumulate_tiles, store_sums, tile_configuration, tiles
 from .pack import packed_dtype, packed_shapes
 from .pairs import accumulate_pairs
@@ -27,7 +28,6 @@ from .reduction import accumulate
 from .tile import Tile, bind_tile, tile_count
 
 # Below these, waking another thread takes longer than it saves (about a microsecond).
-_PARALLEL_CYCLES = 8000
 _PARALLEL_COPY = 65536  # elements
 
 
@@ -56,18 +56,18 @@ def build(
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True})
-        x = _argument("x", problem.x_shape, problem.x_dtype)
-        weight = _argument("weight", weight_shape, packed_dtype(plan))
-        bias = _argument("bias", bias_shape, "int32")
+        x = argument("x", problem.x_shape, problem.x_dtype)
+        weight = argument("weight", weight_shape, packed_dtype(plan))
+        bias = argument("bias", bias_shape, "int32")
         operands = [
-            _argument(f"operand{i}", shape, dtype)
+            argument(f"operand{i}", shape, dtype)
             for i, (shape, dtype) in enumerate(epilogue.operands)
         ]
-        out = _argument("out", problem.out_shape, epilogue.dtype)
-        source = _flat(x, math.prod(problem.x_shape), problem.x_dtype)
+        out = argument("out", problem.out_shape, epilogue.dtype)
+        source = flat(x, math.prod(problem.x_shape), problem.x_dtype)
         if plan.copied:
             source = _copy_with_borders(plan, source)
-        parallel = plan.cycles > _PARALLEL_CYCLES
+        parallel = plan.cycles > PARALLEL_CYCLES
 
         def end(index: Expr, sums: list[Expr], spare: list[Expr]) -> None:
             tile = bind_tile(plan, index)
@@ -77,7 +77,7 @@ def build(
             spare = spare_dtypes(plan, epilogue, operands, out)
             _on_tiles(plan, source, weight, bias, parallel, spare, end)
         else:
-            with _loop(tile_count(plan), parallel) as index:
+            with either_loop(tile_count(plan), parallel) as index:
                 tile = bind_tile(plan, index)
                 sums = _reduce(plan, tile, source, weight, bias)
                 store_tile(plan, tile, sums, epilogue, operands, out)
@@ -111,7 +111,7 @@ def _on_tiles(
             with T.If(scratch.waiting[0] >= 0), T.Then():
                 end(T.bind(scratch.waiting[0]), scratch.sums, scratch.spare)
 
-        with _loop(tile_count(plan), parallel) as index:
+        with either_loop(tile_count(plan), parallel) as index:
             accumulate_tiles(plan, bind_tile(plan, index), source, weight, bias)
             end_waiting()
             store_sums(plan, scratch.sums)
@@ -125,18 +125,6 @@ def _once_per_thread(parallel: bool) -> AbstractContextManager[Any]:
         return nullcontext()
     key = "pragma_parallel_launch_point"
     return T.attr(StringImm("threads"), key, T.int32(1))
-
-
-def _argument(name: str, shape: Sequence[int], dtype: str) -> Expr:
-    return T.arg(name, T.buffer(tuple(shape), dtype, layout=None))
-
-
-def _loop(extent: int, parallel: bool) -> Expr:
-    return T.parallel(extent) if parallel else T.serial(extent)
-
-
-def _flat(buffer: Expr, size: int, dtype: str) -> Expr:
-    return T.decl_buffer((size,), dtype, data=buffer.data, layout=None)
 
 
 def _copy_with_borders(plan: Plan, x: Expr) -> Expr:
@@ -155,7 +143,7 @@ def _copy_with_borders(plan: Plan, x: Expr) -> Expr:
     zero = T.IntImm(plan.source_dtype, 0)
     with T.serial(past) as i:
         T.buffer_store(source, zero, [size + i])
-    with _loop(n * rows, size > _PARALLEL_COPY) as index:
+    with either_loop(n * rows, size > _PARALLEL_COPY) as index:
         row = T.bind(index % rows - top)
         start = T.bind(index * line)
         with T.If(T.And(row >= 0, row < h)):

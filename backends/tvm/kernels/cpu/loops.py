@@ -1,4 +1,4 @@
-"""What the kernels without products have in common: arguments, flat views, parallel loops."""
+"""What kernels have in common: arguments, flat views, parallel loops."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from .problem import Expr
 
 PARALLEL_ELEMENTS = 1 << 15
 """Elements below which waking another thread takes longer than it saves."""
+
+PARALLEL_CYCLES = 8000
+"""Estimated cycles below which it does."""
 
 
 def argument(name: str, shape: Sequence[int], dtype: str) -> Expr:
@@ -24,7 +27,12 @@ def flat(buffer: Expr, size: int, dtype: str) -> Expr:
 
 def loop(extent: int, elements: int) -> Expr:
     """A loop over `extent` iterations, on several threads if it handles enough elements."""
-    return T.parallel(extent) if elements >= PARALLEL_ELEMENTS and extent > 1 else T.serial(extent)
+    return either_loop(extent, elements >= PARALLEL_ELEMENTS and extent > 1)
+
+
+def either_loop(extent: int, parallel: bool) -> Expr:
+    """A loop on several threads, or on one."""
+    return T.parallel(extent) if parallel else T.serial(extent)
 
 
 def spans(extent: int, width: int) -> list[tuple[int, int, int]]:
