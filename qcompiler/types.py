@@ -64,7 +64,7 @@ class Quantization:
         storage: Name of the `Storage` of the codes, such as "uint8" or "int16".
         scale: Real size of one step; one value, or one per index of `axis`.
         zero_point: The code of real 0; as many as scales.
-        axis: The axis along which scales differ; None per tensor.
+        axis: The axis along which scales differ; None per tensor, which an axis of one scale is.
 
     Raises:
         TypingError: a scale that is not positive and finite, a zero point outside the storage,
@@ -83,6 +83,8 @@ class Quantization:
                 f"quantization: expected one scale and zero point (or one per index of an axis), "
                 f"found {len(self.scale)} and {len(self.zero_point)} with axis {self.axis}"
             )
+        if len(self.scale) == 1:
+            object.__setattr__(self, "axis", None)
         if not all(0 < s < float("inf") for s in self.scale):
             raise TypingError(f"quantization: expected positive finite scales, found {self.scale}")
         if not all(bounds.low <= z <= bounds.high for z in self.zero_point):

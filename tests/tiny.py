@@ -249,11 +249,16 @@ def _shared_weight(b: Builder, x: Op) -> Op:
     return Add(Add(Conv(y, weight, None, window), y), y)
 
 
+def _one_channel(b: Builder, x: Op) -> Op:
+    """A map of one channel, as detectors and denoisers end in."""
+    return b.conv(Relu(b.conv(x, 4)), 1)
+
+
 _GRAPHS = (
     _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
     _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
     _fused_attention, _gated, _windows, _causal,
-    _spelled_out, _group_norm,
+    _spelled_out, _group_norm, _one_channel,
 )  # fmt: skip
 
 

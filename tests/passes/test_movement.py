@@ -61,3 +61,12 @@ def test_other_reshapes_stay_between_their_transposes(case: str) -> None:
     flat = Reshape(Transpose(x, (0, 3, 1, 2)), shape)
     last = (0, 2, 1) if case == "scales" else (0, 3, 2, 1)
     assert merge_movement(Transpose(flat, last)) is None
+
+
+def test_one_scale_on_an_axis_of_one_is_per_tensor() -> None:
+    q = Quantization.per_channel("int32", [0.1], 3)
+    assert q == Quantization.per_tensor("int32", 0.1)
+    x = Input(TensorType("int32", (5, 6, 4, 1), q), name="x")
+    after = merge_movement(Transpose(x, (0, 3, 1, 2)))
+    assert isinstance(after, Reshape)
+    assert after.type == TensorType("int32", (5, 1, 6, 4), q)
