@@ -49,15 +49,13 @@ from qcompiler.frontends.onnx_model import (
     require_finite,
     to_array,
 )
-from qcompiler.frontends.onnx_node import Node, checked, find_importer, name_of, schema_of
+from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
 from qcompiler.frontends.onnx_refusals import Refusals
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.types import FLOAT
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
-_EXACT = frozenset(["GreaterOrEqual", "LessOrEqual", "GatherElements"])
-"""Operators that ONNX's reference or inference does not manage for all constants."""
 BUDGET = 1 << 26  # elements that may be computed from constants, beside four times the weights
 
 
@@ -211,18 +209,21 @@ class _Walk:
         if node.op_type == "If":
             return self.branch(node, form)
         present = [x for x in inputs if x is not None]
-        known = all(isinstance(x, Constant) for x in present)
-        exact = node.op_type in _EXACT and function is not None
-        if known and not exact and (function is None or not _all_float(node, present)):
-            return self.charged([Constant(y) for y in run(node, schema, self.opset, inputs)])
         if function is None:
-            raise UnsupportedError(node.op_type)
-        results = function(form)
-        results = results if isinstance(results, tuple) else (results,)
-        for y in results:
-            if math.prod(y.type.shape) > LARGEST:
-                raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
-        return self.charged([fold(y) for y in results]) if known else results
+            if not all(isinstance(x, Constant) for x in present):
+                raise UnsupportedError(node.op_type)
+            return self.charged(run(node, schema, self.opset, inputs))
+        if not all(isinstance(x, Constant) for x in present):
+            return _imported(function, form)
+        if _all_float(node, present):
+            return self.charged([fold(y) for y in _imported(function, form)])
+        try:
+            return self.charged(run(node, schema, self.opset, inputs))
+        except (ModelError, UnsupportedError):  # what ONNX's own code cannot do, an importer may
+            results = [fold(y) for y in _imported(function, form)]
+            if not all(isinstance(y, Constant) for y in results):
+                raise
+            return self.charged(results)
 
     def charged(self, values: Sequence[Op]) -> Sequence[Op]:
         """The values, their size charged to the budget for folded constants.
@@ -267,6 +268,15 @@ class _Walk:
         except ModelError:
             return [None] * len(node.outputs)
         return [None if t is None else Input(t) for t in types]
+
+
+def _imported(function: Importer, form: Node) -> Sequence[Op]:
+    results = function(form)
+    results = results if isinstance(results, tuple) else (results,)
+    for y in results:
+        if math.prod(y.type.shape) > LARGEST:
+            raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
+    return results
 
 
 def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:

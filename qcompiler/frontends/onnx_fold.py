@@ -99,10 +99,10 @@ def _tensor_type(proto: onnx.TypeProto) -> TensorType | None:
     return TensorType(dtype, tuple(d.dim_value for d in tensor.shape.dim))
 
 
-def run(
-    node: ir.Node, schema: OpSchema, opset: int, inputs: Sequence[Op | None]
-) -> list[np.ndarray]:
+def run(node: ir.Node, schema: OpSchema, opset: int, inputs: Sequence[Op | None]) -> list[Op]:
     """Compute a node whose operands are all constants, by ONNX's reference implementation.
+
+    The node becomes a graph, since the reference evaluates lone nodes as the newest opset has them.
 
     Raises:
         ModelError: the node is inconsistent.
@@ -122,12 +122,14 @@ def run(
             raise UnsupportedError(f"{node.op_type} with a constant result of {y or 'any size'}")
     proto = _with_positional_names(node)
     feeds = {f"x{i}": x.array for i, x in enumerate(inputs) if isinstance(x, Constant)}
+    named = [[onnx.ValueInfoProto(name=n) for n in names if n] for names in (feeds, proto.output)]
+    graph = onnx.GraphProto(node=[proto], input=named[0], output=named[1])
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
+            results = ReferenceEvaluator(graph, opsets={"": opset}).run(None, feeds)
     except Exception as error:  # the reference implementation fails in many ways
         raise _broken(node, error) from None
-    return [real(np.asarray(y)) for y in results]
+    return [Constant(real(np.asarray(y))) for y in results]
 
 
 def _broken(node: ir.Node, error: Exception) -> ModelError:

@@ -185,6 +185,8 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
         dims = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
         if isinstance(tensor, ir.ExternalTensor):
             array = _external(tensor, folder or _base(tensor), dims)
+        elif 0 not in dims and _is_empty(tensor):  # onnx_ir would read zeros
+            raise ModelError(f"{what}: declared as {list(dims)}, but it holds no data")
         else:
             array = np.asarray(tensor.numpy())
             array = array.copy() if array.flags.writeable else array
@@ -197,6 +199,13 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
     if array.shape != dims:
         raise ModelError(f"{what}: declared as {list(dims)}, but its data is {list(array.shape)}")
     return real(array)
+
+
+def _is_empty(tensor: ir.TensorProtocol) -> bool:
+    fields = ("raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data")
+    return isinstance(tensor, ir.TensorProtoTensor) and not any(
+        len(getattr(tensor.raw, name)) for name in fields
+    )
 
 
 def dtype_of(element: ir.DataType) -> str:

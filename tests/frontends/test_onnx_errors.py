@@ -68,6 +68,17 @@ def test_a_tensor_of_another_size_than_declared(dims: list[int]) -> None:
     refused(ModelError, model, "'w'")
 
 
+def test_a_tensor_without_data() -> None:
+    model = linear().model("y")
+    model.graph.initializer[0].ClearField("raw_data")
+    refused(ModelError, model, "'w'", "holds no data")
+    b = Builder()
+    b.input("x", [2])
+    empty = TensorProto(name="held", data_type=TensorProto.FLOAT, dims=[2])
+    b.node("Add", "x", b.node("Constant", value=empty), outputs=("y",))
+    refused(ModelError, b.model("y"), "'held'", "holds no data")
+
+
 @pytest.mark.parametrize(
     ("value", "words"), [(np.nan, "1 NaN"), (-np.inf, "1 infinite"), (1e300, "1 infinite")]
 )

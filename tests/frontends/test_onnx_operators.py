@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from onnx import TensorProto
 from onnx_cases import CASES, NEWEST, RNG, Case, Known, bools, case, f, k, kf, positive, s
 from onnx_models import assert_agrees
 
+from qcompiler.frontends.onnx import import_onnx
 from qcompiler.frontends.onnx_node import importers
+from qcompiler.graph import Constant
 
 # Elementwise
 for _name in ("Abs", "Erf", "Exp", "HardSwish", "Relu", "Sigmoid", "Tanh", "Neg", "Identity"):
@@ -318,6 +321,22 @@ case("AveragePool", f(1, 3, 6), kernel_shape=[3], dilations=[2], since=19)
 def test_agrees_with_an_independent_runtime(item: Case, opset: int) -> None:
     model, feeds = item.build(opset)
     assert_agrees(model, feeds)
+
+
+@pytest.mark.parametrize(
+    ("item", "opset"),
+    [
+        pytest.param(item, opset, id=f"{item.op_type}-{i}-opset{opset}")
+        for i, item in enumerate(CASES)
+        for opset in item.versions()[:1]
+        if all(np.isfinite(x).all() for x in item.operands if isinstance(x, np.ndarray))
+    ],
+)
+def test_constants_alone_give_a_constant(item: Case, opset: int) -> None:
+    operands = tuple(Known(x) if isinstance(x, np.ndarray) else x for x in item.operands)
+    model, _ = replace(item, operands=operands).build(opset)
+    assert all(isinstance(y, Constant) for y in import_onnx(model).outputs.values())
+    assert_agrees(model, {})
 
 
 def test_every_importer_has_a_case() -> None:
