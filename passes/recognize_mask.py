@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Op, Rule, fold
+from qcompiler.graph import Constant, Op, Rule, fold, toposort
 from qcompiler.invariants import real
 from qcompiler.ops import (
     Add,
@@ -32,6 +32,9 @@ from qcompiler.types import FLOAT
 
 FAR = 1e4
 """What lies this far below all the rest masks even a whole row."""
+
+RESOLVED = 2.0**17
+"""A term that lies this far away still leaves float32 six bits of fraction for the scores."""
 
 Split = tuple[Op, "Op | None"]
 """A value without its very negative terms, and where it has none; None: nowhere."""
@@ -85,7 +88,8 @@ def to_mask(node: Op, distance: float) -> Op | None:
     value, kept = _split(node.x, node.axis - node.type.rank, distance)
     if kept is None:
         return None
-    return Softmax(_expanded(value, node.type.shape), node.axis, _both(node.mask, kept))
+    mask = node.mask if _is_true(kept) else _both(node.mask, kept)
+    return Softmax(_expanded(value, node.type.shape), node.axis, mask)
 
 
 def drop_guard(node: Op) -> Op | None:
@@ -102,18 +106,25 @@ def _split(root: Op, axis: int, distance: float) -> Split:
     """The split of a sum of choices; `axis`, from the end, is that of the softmax."""
     region: dict[Op, None] = {}
     leaves: dict[Op, Split] = {}
+    constants: dict[Constant, None] = {}
     stack = [root]
     while stack:
         node = stack.pop()
-        if node in region or node in leaves:
+        if node in region or node in leaves or node in constants:
             continue
         if (found := _of_bool(node, distance)) is not None:
             leaves[node] = found
+        elif isinstance(node, Constant):
+            constants[node] = None
         elif isinstance(node, (Add, Select)) or (axis == -1 and _keeps_last_axis(node)):
             region[node] = None
             stack.extend(node.operands[1:] if isinstance(node, Select) else node.operands)
         else:
-            leaves[node] = _leaf(node, axis, distance)
+            leaves[node] = (node, None)
+    choices = [x for node in region if isinstance(node, Select) for x in node.operands[1:]]
+    chosen = set(toposort(choices, {**leaves, **constants}))
+    for c in constants:
+        leaves[c] = _leaf(c, axis, distance, whole=c not in chosen)
     conditions = {node.operands[0]: None for node in region if isinstance(node, Select)}
     env: dict[Op, Split] = {**{c: (c, None) for c in conditions}, **leaves}
     return fold([root], env, partial(_visit, distance=distance))[root]
@@ -154,14 +165,25 @@ def _visit(node: Op, operands: list[Split], distance: float) -> Split:
     raise AssertionError(node)
 
 
-def _leaf(node: Op, axis: int, distance: float) -> Split:
-    """A constant split at what lies far below the largest element of its row, or of all."""
-    if not isinstance(node, Constant) or not node.type.is_float or not node.type.size:
+def _leaf(node: Constant, axis: int, distance: float, whole: bool) -> Split:
+    """A constant split at what lies far below the largest element of its row, or of all.
+
+    Softmax does not see what is alike for a row.  Where `whole` rows of it are added, and not
+    chosen element by element, a row of −10⁴ therefore masks nothing, and goes.
+    """
+    if not node.type.is_float or not node.type.size:
         return node, None
-    array = node.array
-    rows = array.max(axis, keepdims=True) if array.ndim >= -axis else array
+    array, rows = node.array, node.array
+    if array.ndim >= -axis:
+        rows = array.max(axis, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            shift = array.max() - rows
+        near = (shift > distance) & (shift <= RESOLVED)
+        if whole and near.any():
+            array = array + np.where(near, shift, np.float32(0))
+            rows = array.max(axis, keepdims=True)
     low = (array < np.maximum(rows - distance, array.max() - FAR)) | np.isneginf(array)
-    if not low.any():
+    if array is node.array and not low.any():
         return node, None
     kept = ~low
     for i in range(kept.ndim):  # masks are mostly alike for all heads
@@ -246,9 +268,15 @@ def _sum(a: Op, b: Op) -> Op:
     return Add(a, b)
 
 
+def _is_true(condition: Op) -> bool:
+    return isinstance(condition, Constant) and bool(condition.array.all())
+
+
 def _both(a: Op | None, b: Op | None) -> Op | None:
-    if a is None or b is None:
-        return a if b is None else b
+    if a is None or (b is not None and _is_true(a)):
+        return b
+    if b is None or _is_true(b):
+        return a
     if isinstance(a, Constant) and isinstance(b, Constant):
         return Constant(a.array & b.array)
     return And(a, b)
