@@ -105,12 +105,12 @@ def move_codes(node: Op) -> Op | None:
             q.type.quantization == quantization
         ):
             return move.with_operands((q,))
-        case Quantize(Gather(Constant(array=table), indices), quantization) if (
+        case Quantize(Gather(Constant(array=table), indices, axis), quantization) if (
             quantization.axis is None
         ):
             codes = fixed_point.quantize(table, quantization)
             kind = TensorType(str(codes.dtype), codes.shape, quantization)
-            return Gather(Constant(codes, kind), indices)
+            return Gather(Constant(codes, kind), indices, axis)
         case Quantize(Concat(inputs) as concat, quantization):
             parts = [x.x for x in inputs if isinstance(x, Dequantize)]
             if len(parts) == len(inputs) and all(

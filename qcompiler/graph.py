@@ -68,12 +68,17 @@ class Op:
     Attributes:
         name: The value's name in the user's model, where it has one.
         sources: Names of the ONNX nodes that it comes from, for reports and errors.
+        moves: Fields whose elements are what the result consists of: the op does the same to codes
+            of one quantization as to the reals they stand for.
+        compares: Fields of which only the order counts: likewise.
     """
 
     name: str | None = field(default=None, kw_only=True)
     sources: tuple[str, ...] = field(default_factory=_origin.get, kw_only=True)
 
     elementwise: ClassVar[bool] = False
+    moves: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         _ = self.type  # an ill-typed op cannot be built
@@ -132,6 +137,14 @@ class Op:
                 found.append(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Op):
                 found.extend(value)
+        return tuple(found)
+
+    def fields(self, names: Iterable[str]) -> tuple[Op, ...]:
+        """The operands in the fields of those names; absent ones are left out."""
+        found: list[Op] = []
+        for name in names:
+            value = getattr(self, name)
+            found.extend(value if isinstance(value, tuple) else () if value is None else (value,))
         return tuple(found)
 
     @property

@@ -220,3 +220,10 @@ def broadcast(*types: TensorType) -> tuple[int, ...]:
         raise TypingError(
             f"expected shapes that broadcast, found {' and '.join(map(str, types))}"
         ) from None
+
+
+def common_quantization(*types: TensorType) -> Quantization | None:
+    """The quantization per tensor that all types share; None where they do not."""
+    first = types[0].quantization
+    shared = all(t.quantization == first for t in types)
+    return first if shared and first is not None and first.axis is None else None

@@ -216,6 +216,8 @@ def _movement() -> Iterator[Op]:
     for dtype in ("int8", "int16", FLOAT):
         yield Gather(given(dtype, 9, 4), given("int64", 2, 3, low=0, high=8))
         yield Gather(constant(dtype, 9, 2, 2), given("int32", 30, low=-20, high=20))
+        yield Gather(given(dtype, 2, 5, 3), given("int64", 2, 2, low=0, high=4), 1)
+        yield Gather(given(dtype, 2, 5), constant("int64", 4), 1)
     yield Pad(codes("uint8", 1, 2, 3, 3, zero=128), (0, 0, 1, 1), (0, 0, 1, 1), 128)
     yield Reshape(given("int8"), (1, 1))
     yield Expand(given("int8"), (2, 2))

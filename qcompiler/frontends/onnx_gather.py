@@ -11,7 +11,7 @@ from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_reshape import reshaped
 from qcompiler.frontends.onnx_slice import sliced
 from qcompiler.graph import Constant, Op
-from qcompiler.ops import Add, Cast, Equal, Gather, GreaterEqual, Not, Select, Transpose, scalar
+from qcompiler.ops import Add, Cast, Equal, Gather, GreaterEqual, Not, Select, scalar
 
 
 @importer("Gather")
@@ -46,24 +46,11 @@ def _from_front(indices: Op, size: int) -> Op:
 
 
 def _rows(x: Op, indices: Op, axis: int) -> Op:
-    """x's elements at the indices of an axis, whose place the axes of the indices take."""
-    before = axis
-    if axis:
-        order = (axis, *(i for i in range(x.type.rank) if i != axis))
-        x = simplified(Transpose(x, order))
-    rows = _gathered(x, indices)
-    if not before:
-        return rows
-    count = indices.type.rank
-    moved = (*range(count, count + before), *range(count), *range(count + before, rows.type.rank))
-    return Transpose(rows, moved)
-
-
-def _gathered(table: Op, indices: Op) -> Op:
-    """Rows of a table; bools, of which there are no tables, as numbers."""
-    if table.type.dtype != "bool":
-        return Gather(table, indices)
-    return Not(Equal(Gather(simplified(Cast(table, "uint8")), indices), scalar(0, "uint8")))
+    """x's elements at the indices of an axis; bools, of which there are no tables, as numbers."""
+    if x.type.dtype != "bool":
+        return Gather(x, indices, axis)
+    found = Gather(simplified(Cast(x, "uint8")), indices, axis)
+    return Not(Equal(found, scalar(0, "uint8")))
 
 
 @importer("GatherElements", since=11)
@@ -96,4 +83,4 @@ def gather_nd(node: Node) -> Op:
         raise node.broken(f"expected tuples of indices within {x.type}, found {indices.shape}")
     tuples = np.moveaxis(np.where(indices < 0, indices + outer, indices).astype(np.int64), -1, 0)
     rows = Constant(np.asarray(np.ravel_multi_index(tuple(tuples), outer), np.int64))
-    return _gathered(reshaped(x, (math.prod(outer), *inner)), rows)
+    return _rows(reshaped(x, (math.prod(outer), *inner)), rows, 0)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qcompiler.graph import Constant, Op, op
-from qcompiler.types import TensorType, broadcast
+from qcompiler.types import TensorType, broadcast, common_quantization
 
 
 @op
@@ -154,7 +154,18 @@ class ShiftRight(Binary):
 
 
 @op
-class Minimum(Binary):
+class Extremum(Binary):
+    """One of both operands; of codes of one quantization, a code of it."""
+
+    moves: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def infer(self) -> TensorType:
+        shared = common_quantization(self.a.type, self.b.type)
+        return dataclasses.replace(super().infer(), quantization=shared)
+
+
+@op
+class Minimum(Extremum):
     """min(a, b)."""
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -168,7 +179,7 @@ class Minimum(Binary):
 
 
 @op
-class Maximum(Binary):
+class Maximum(Extremum):
     """max(a, b)."""
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -184,6 +195,8 @@ class Maximum(Binary):
 @op
 class GreaterEqual(Binary):
     """a ≥ b as bool; false where either is NaN."""
+
+    compares: ClassVar[tuple[str, ...]] = ("a", "b")
 
     def infer(self) -> TensorType:
         return dataclasses.replace(super().infer(), dtype="bool")
@@ -204,6 +217,8 @@ class GreaterEqual(Binary):
 @op
 class Equal(Binary):
     """a = b of numbers, as bool."""
+
+    compares: ClassVar[tuple[str, ...]] = ("a", "b")
 
     def infer(self) -> TensorType:
         return dataclasses.replace(super().infer(), dtype="bool")
@@ -271,11 +286,15 @@ class Select(Elementwise):
     a: Op
     b: Op
 
+    moves: ClassVar[tuple[str, ...]] = ("a", "b")
+
     def infer(self) -> TensorType:
         self.expect(self.condition.type.dtype == "bool", "a bool condition", self.condition.type)
         self.expect(self.a.type.dtype == self.b.type.dtype, f"{self.a.type.dtype}", self.b.type)
         self.expect(self.a.type.dtype != "uint64", "at most 63 bits", self.a.type)
-        return TensorType(self.a.type.dtype, broadcast(*(x.type for x in self.operands)))
+        shape = broadcast(*(x.type for x in self.operands))
+        shared = common_quantization(self.a.type, self.b.type)
+        return TensorType(self.a.type.dtype, shape, shared)
 
     def numpy(self, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(condition, a, b)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial, reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class MaxPool(Op):
     x: Op
     window: Window
     channels_last: bool = False
+
+    moves: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self) -> TensorType:
         x = self.x.type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class Movement(Op):
     """An op whose elements are elements of its first operand."""
 
     x: Op
+
+    moves: ClassVar[tuple[str, ...]] = ("x",)
 
     def per_tensor(self) -> None:
         """Refuse codes whose scale differs along an axis."""
@@ -216,6 +218,8 @@ class Concat(Op):
     inputs: tuple[Op, ...]
     axis: int
 
+    moves: ClassVar[tuple[str, ...]] = ("inputs",)
+
     def infer(self) -> TensorType:
         first = self.inputs[0].type
         self.expect(0 <= self.axis < first.rank, f"an axis below {first.rank}", self.axis)
@@ -243,44 +247,53 @@ class Concat(Op):
 
 @op
 class Gather(Op):
-    """Rows of a table: result[i…] = table[indices[i…]], as in an embedding.
+    """Parts of a table along an axis: result[a…, i…, b…] = table[a…, indices[i…], b…].
 
-    Indices outside the table are moved to its nearest row, so that no input can read elsewhere.
+    An embedding looks rows (axis 0) up.  Indices outside the table are moved to its nearest row, so
+    that no input can read elsewhere.
 
     Attributes:
-        table: [rows, ...], any dtype.
+        table: [a..., rows, b...], any numbers.
         indices: int32 or int64, any shape.
+        axis: The axis of the table that the indices count along; their axes take its place.
     """
 
     table: Op
     indices: Op
+    axis: int = 0
+
+    moves: ClassVar[tuple[str, ...]] = ("table",)
 
     def infer(self) -> TensorType:
         table, indices = self.table.type, self.indices.type
         self.expect(indices.dtype in ("int32", "int64"), "int32 or int64 indices", indices)
-        self.expect(table.rank >= 1 and table.shape[0] > 0, "a table with rows", table)
+        self.expect(0 <= self.axis < table.rank, f"an axis below {table.rank}", self.axis)
+        self.expect(table.shape[self.axis] > 0, "a table with rows", table)
         self.expect(table.dtype != "bool", "a table of numbers", table)
         q = table.quantization
         self.expect(q is None or q.axis is None, "one scale per table", table)
-        return table.with_shape((*indices.shape, *table.shape[1:]))
+        before, after = table.shape[: self.axis], table.shape[self.axis + 1 :]
+        return table.with_shape((*before, *indices.shape, *after))
 
     def numpy(self, table: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        return table[np.clip(indices, 0, len(table) - 1)]
+        kept = np.clip(indices, 0, table.shape[self.axis] - 1)
+        return np.asarray(np.take(table, kept, self.axis))
 
     def te(self, t: Any, table: Any, indices: Any) -> Any:
-        rank, dtype = self.indices.type.rank, self.indices.type.dtype
-        last = t.const(self.table.type.shape[0] - 1, dtype)
+        dtype, stop = self.indices.type.dtype, self.axis + self.indices.type.rank
+        last = t.const(self.table.type.shape[self.axis] - 1, dtype)
 
         def element(*index: Any) -> Any:
-            row = t.max(t.min(indices(*index[:rank]), last), t.const(0, dtype))
-            return table(row, *index[rank:])
+            row = t.max(t.min(indices(*index[self.axis : stop]), last), t.const(0, dtype))
+            return table(*index[: self.axis], row, *index[stop:])
 
         return t.compute(self.type.shape, element)
 
     def onnx(self, o: Any, table: Any, indices: Any) -> Any:
         wide = o.op("Cast", indices, to=o.dtype("int64"))
-        zero, last = (o.constant(np.array(v, np.int64)) for v in (0, self.table.type.shape[0] - 1))
+        rows = self.table.type.shape[self.axis]
+        zero, last = (o.constant(np.array(v, np.int64)) for v in (0, rows - 1))
         # Where and comparisons: ONNX Runtime's int64 Clip is wrong in some versions.
         kept = o.op("Where", o.op("Less", wide, zero), zero, wide)
         kept = o.op("Where", o.op("Greater", kept, last), last, kept)
-        return o.op("Gather", table, kept, axis=0)
+        return o.op("Gather", table, kept, axis=self.axis)
