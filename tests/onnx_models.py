@@ -71,7 +71,9 @@ def independent(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np
         try:
             return by_onnxruntime(model, feeds)
         except Exception as error:
-            if "NOT_IMPLEMENTED" not in str(error) and "opset" not in str(error).lower():
+            message = str(error)
+            lacking = "NOT_IMPLEMENTED" in message or "not supported" in message
+            if not lacking and "opset" not in message.lower():
                 raise
         opset -= 1
         schemas = [onnx.defs.get_schema(n.op_type, opset + 1) for n in model.graph.node]

@@ -33,6 +33,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_logic,
     onnx_normalization,
     onnx_pool,
+    onnx_recurrent,
     onnx_reduce,
     onnx_reshape,
     onnx_resize,

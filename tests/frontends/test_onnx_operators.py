@@ -309,6 +309,32 @@ case("MaxPool", f(1, 2, 8), since=10, kernel_shape=[2], dilations=[2], strides=[
 case("AveragePool", f(1, 3, 5, 4), kernel_shape=[5, 4])
 case("AveragePool", f(1, 3, 6), kernel_shape=[3], dilations=[2], since=19)
 
+# Recurrences: 4 steps of a batch of 3, 5 inputs, 2 hidden elements
+_running = np.array([4, 1, 3], np.int32)
+for _name, _gates, _outputs in (("RNN", 1, 2), ("GRU", 3, 2), ("LSTM", 4, 3)):
+    _weights = kf(1, 2 * _gates, 5), kf(1, 2 * _gates, 2)
+    _bias = kf(1, 4 * _gates)
+    _sizes_of: dict[str, Any] = {"outputs": _outputs, "hidden_size": 2}
+    case(_name, f(4, 3, 5), *_weights, **_sizes_of)
+    case(_name, f(4, 3, 5), *_weights, _bias, direction="reverse", clip=0.4, **_sizes_of)
+    for _lengths in (_running, Known(_running)):
+        case(_name, f(4, 3, 5), *_weights, None, _lengths, f(1, 3, 2), **_sizes_of)
+    case(_name, f(3, 4, 5), *_weights, _bias, None, f(3, 1, 2), layout=1, since=14, **_sizes_of)
+    _twice = kf(2, 2 * _gates, 5), kf(2, 2 * _gates, 2), kf(2, 4 * _gates), _running, f(2, 3, 2)
+    case(_name, f(4, 3, 5), *_twice, direction="bidirectional", **_sizes_of)
+    _functions = {"RNN": ["ScaledTanh"], "GRU": ["HardSigmoid", "Softsign"]}
+    _functions["LSTM"] = ["HardSigmoid", "Affine", "LeakyRelu"]
+    _sizes_of |= {"activation_alpha": [0.3, 0.7], "activation_beta": [0.4, 0.2]}
+    case(_name, f(4, 3, 5), *_weights, activations=_functions[_name], **_sizes_of)
+_weights = kf(1, 6, 5), kf(1, 6, 2), kf(1, 12), None
+for _state in (f(1, 3, 2), None):
+    case("GRU", f(4, 3, 5), *_weights, _state, outputs=2, hidden_size=2, linear_before_reset=1)
+_weights = kf(1, 8, 5), kf(1, 8, 2), kf(1, 16), None, f(1, 3, 2), f(1, 3, 2)
+for _forget in (0, 1):
+    case("LSTM", f(4, 3, 5), *_weights, outputs=3, hidden_size=2, input_forget=_forget)
+    _gates_see = {"hidden_size": 2, "input_forget": _forget, "clip": 0.5}
+    case("LSTM", f(4, 3, 5), *_weights, kf(1, 6), outputs=3, **_gates_see)
+
 
 @pytest.mark.parametrize(
     ("item", "opset"),
