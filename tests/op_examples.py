@@ -11,16 +11,27 @@ from example import Example, codes, constant, example, f32, given
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.ops import (
     Abs,
+    Acos,
+    Acosh,
     Add,
     And,
+    ArgMax,
+    ArgMin,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
     Average,
     AveragePool,
     BatchNormalization,
+    BitwiseAnd,
     Cast,
     Clip,
     Concat,
     Conv,
     ConvInteger,
+    Cos,
+    Cosh,
     Dequantize,
     Div,
     Elu,
@@ -51,29 +62,39 @@ from qcompiler.ops import (
     NormalizeInteger,
     Not,
     Pad,
+    Pow,
     Quantize,
     Reciprocal,
     ReduceMax,
     ReduceMean,
+    ReduceMin,
     ReduceSum,
     Relu,
+    Remainder,
     Requantize,
     Reshape,
+    Round,
+    Scatter,
     Select,
     ShiftExponentials,
     ShiftGELU,
     Shiftmax,
     ShiftRight,
     Sigmoid,
+    Sin,
+    Sinh,
     Slice,
     Softmax,
     Sqrt,
     Sub,
     Table,
+    Tan,
     Tanh,
+    TopK,
     Transpose,
     Window,
 )
+from qcompiler.ops.indexing import REDUCTIONS
 from qcompiler.types import FLOAT, Quantization, TensorType
 
 INF, NAN = float("inf"), float("nan")
@@ -145,6 +166,43 @@ def _functions() -> Iterator[Op]:
         yield positive(f32(9, low=0.5, high=2))
 
 
+def _elementary() -> Iterator[Op]:
+    for cls in (Sin, Cos, Tan, Atan, Sinh, Cosh, Asinh):
+        yield cls(f32(2, 3, 5, low=-1.5, high=1.5))
+        yield cls(given(FLOAT, 9, special=(0.0, -0.0, 3.0, 1e-6)))
+    for inverse in (Asin, Acos, Atanh):
+        yield inverse(f32(2, 3, low=-0.99, high=0.99))
+        yield inverse(f32(9, low=0, high=0.5))
+    yield Acosh(f32(2, 9, low=1, high=9))
+    yield Acosh(f32(9, low=2, high=1e6))
+    yield Round(f32(40, low=-9, high=9))
+    yield Round(given(FLOAT, 9, special=(-0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e9)))
+    yield Pow(f32(2, 9, low=0.1), f32(9, low=-2, high=2))
+    yield Pow(f32(9), Constant(np.array(2, FLOAT)))
+    yield Pow(f32(9), Constant(np.array([-3], FLOAT)))
+    yield Remainder(f32(2, 40), f32(2, 1, low=0.5))
+    yield Remainder(f32(40), Constant(np.array(-0.3, FLOAT)))
+    for dtype in ("uint8", "int8", "int16", "uint32", "int64"):
+        yield BitwiseAnd(given(dtype, 2, 40), given(dtype, 2, 1))
+
+
+def _order() -> Iterator[Op]:
+    for dtype in ("int16", "int64", FLOAT):
+        few = {} if dtype == FLOAT else {"low": 0, "high": 5}
+        yield ReduceMax(given(dtype, 2, 3, 40), (2,))
+        yield ReduceMin(given(dtype, 2, 3, 4), (0, 1))
+        yield ArgMax(given(dtype, 2, 3, 20, **few), 2)
+        yield ArgMax(given(dtype, 2, 20, 3, **few), 1, last=True)
+        yield ArgMin(given(dtype, 2, 20, 3, **few), 1)
+        yield TopK(given(dtype, 3, 20, **few), 1, 5)
+        yield TopK(given(dtype, 20, 2, **few), 0, 20, largest=False)
+        for reduction in REDUCTIONS:
+            low, high = (0, 9) if dtype == "int64" else (None, None)
+            values = [given(dtype, n, 3, low=low, high=high) for n in (5, 9)]
+            yield Scatter(values[0], given("int64", 9, low=-2, high=6), values[1], reduction)
+    yield Scatter(codes("uint8", 40), Constant(np.array([3, 3, 0])), codes("uint8", 3))
+
+
 def _windows(kernel: tuple[int, int]) -> list[Window]:
     return [
         Window(kernel),
@@ -198,8 +256,6 @@ def _integer() -> Iterator[Op]:
         yield ReduceSum(given(dtype, 2, 3, 40), axes)
     yield ReduceSum(codes("int24", 2, 3, 40), (2,))
     yield ReduceSum(given("int16", 2, 3, 40), (1, 2), "int64")
-    yield ReduceMax(given("int32", 2, 3, 40), (2,))
-    yield ReduceMax(given("int32", 2, 3, 4), (0, 1))
     yield Lookup(given("int32", 2, 30, low=0, high=255), constant("int8", 256))
     yield Lookup(given("int32", 30, low=0, high=8), given("int16", 9))
 
@@ -330,8 +386,8 @@ def _regions() -> Iterator[Op]:
 def examples() -> list[Example]:
     """At least two examples of every op of `qcompiler.ops`."""
     families = (
-        _arithmetic, _functions, _real, _integer, _movement, _quantized, _requantize,
-        _normalizations, _softmax, _regions,
+        _arithmetic, _functions, _elementary, _order, _real, _integer, _movement, _quantized,
+        _requantize, _normalizations, _softmax, _regions,
     )  # fmt: skip
     counts: dict[str, int] = {}
     found = []

@@ -69,6 +69,15 @@ class Emitter:
         value = self._tape.op(operator, _trimmed(inputs), _attributes(attributes))
         return self.named(value, operator)
 
+    def ops(
+        self, count: int, operator: str, *inputs: ir.Value | None, **attributes: Any
+    ) -> list[ir.Value]:
+        """The results of a node that has `count` of them; see `op`."""
+        values = self._tape.op_multi_out(
+            operator, _trimmed(inputs), _attributes(attributes), num_outputs=count
+        )
+        return [self.named(value, operator) for value in values]
+
     def named(self, value: ir.Value, suggestion: str) -> ir.Value:
         """Give a value between ops a name of its own, and its node the same."""
         base = f"{self.scope}/{suggestion}" if self.scope else suggestion

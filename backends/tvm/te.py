@@ -12,6 +12,7 @@ from typing import Any
 
 from tvm import te, tirx, topi
 
+from qcompiler.backends.tvm.te_search import arg_extreme, scatter, top_k
 from qcompiler.graph import Op
 from qcompiler.ops import AveragePool, Conv, ConvInteger, MatMul, MatMulInteger, MaxPool, Mul
 from qcompiler.ops.window import Window
@@ -23,6 +24,7 @@ Tensor = Any
 
 __all__ = [
     "all",
+    "arg_extreme",
     "average_pool",
     "cast",
     "compute",
@@ -32,6 +34,7 @@ __all__ = [
     "elementwise",
     "floor",
     "floordiv",
+    "fmod",
     "if_then_else",
     "intrinsic",
     "load",
@@ -41,15 +44,20 @@ __all__ = [
     "max_pool",
     "maximum",
     "min",
+    "minimum",
+    "pow",
     "reduce",
+    "scatter",
     "select",
     "sum",
+    "top_k",
     "topi",
 ]
 
 compute = te.compute
 sum = te.sum
 maximum = te.max
+minimum = te.min
 logical_not = tirx.Not
 min = tirx.min
 max = tirx.max
@@ -57,6 +65,7 @@ select = tirx.Select
 floor = tirx.floor
 floordiv = tirx.floordiv
 if_then_else = tirx.if_then_else
+pow = tirx.pow
 
 
 def const(value: float, dtype: str) -> Expr:
@@ -73,6 +82,12 @@ def cast(x: Expr, dtype: str) -> Expr:
 def intrinsic(name: str, x: Expr) -> Expr:
     """A function of the C mathematical library, such as "exp"."""
     return getattr(tirx, name)(x)
+
+
+def fmod(a: Expr, b: Expr) -> Expr:
+    """C's remainder of floats, for which TVM has no form of its own on CPUs."""
+    name = "fmodf" if str(a.dtype) == "float32" else "fmod"
+    return tirx.call_pure_extern(a.dtype, name, a, b)
 
 
 def all(tests: Sequence[Expr]) -> Expr:

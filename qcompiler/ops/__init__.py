@@ -22,8 +22,26 @@ from qcompiler.ops.arithmetic import (
     scalar,
 )
 from qcompiler.ops.attention import Attention, attention, attention_of, flat
+from qcompiler.ops.bits import BitwiseAnd
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
-from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceMax, ReduceSum
+from qcompiler.ops.elementary import (
+    Acos,
+    Acosh,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
+    Cos,
+    Cosh,
+    Pow,
+    Remainder,
+    Round,
+    Sin,
+    Sinh,
+    Tan,
+)
+from qcompiler.ops.indexing import Scatter
+from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceSum
 from qcompiler.ops.normalization import IntegerNormalization, Normalize, NormalizeInteger
 from qcompiler.ops.pool import MaxPool
 from qcompiler.ops.quant import Dequantize, Quantize
@@ -36,10 +54,12 @@ from qcompiler.ops.real import (
     ReduceMean,
     Softmax,
 )
+from qcompiler.ops.reduction import ReduceMax, ReduceMin
 from qcompiler.ops.requantize import Requantize, Table
 from qcompiler.ops.shape import Concat, Expand, Gather, Movement, Pad, Reshape, Slice, Transpose
 from qcompiler.ops.shift import IntegerLayerNorm, ShiftExponentials, ShiftGELU, Shiftmax
 from qcompiler.ops.softmax import Average, Exponentials, Reciprocal
+from qcompiler.ops.sort import ArgMax, ArgMin, TopK
 from qcompiler.ops.unary import (
     Abs,
     Elu,
@@ -59,19 +79,30 @@ from qcompiler.ops.window import Window
 
 __all__ = [
     "Abs",
+    "Acos",
+    "Acosh",
     "Add",
     "And",
+    "ArgMax",
+    "ArgMin",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "Attention",
     "Average",
     "AveragePool",
     "BatchNormalization",
     "Binary",
+    "BitwiseAnd",
     "Cast",
     "Clip",
     "Composite",
     "Concat",
     "Conv",
     "ConvInteger",
+    "Cos",
+    "Cosh",
     "Dequantize",
     "Div",
     "Elementwise",
@@ -105,28 +136,37 @@ __all__ = [
     "NormalizeInteger",
     "Not",
     "Pad",
+    "Pow",
     "Quantize",
     "Real",
     "Reciprocal",
     "ReduceMax",
     "ReduceMean",
+    "ReduceMin",
     "ReduceSum",
     "Relu",
+    "Remainder",
     "Requantize",
     "Reshape",
+    "Round",
+    "Scatter",
     "Select",
     "ShiftExponentials",
     "ShiftGELU",
     "ShiftRight",
     "Shiftmax",
     "Sigmoid",
+    "Sin",
+    "Sinh",
     "Skeleton",
     "Slice",
     "Softmax",
     "Sqrt",
     "Sub",
     "Table",
+    "Tan",
     "Tanh",
+    "TopK",
     "Transpose",
     "Unary",
     "Window",

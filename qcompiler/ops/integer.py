@@ -243,29 +243,6 @@ class ReduceSum(Op):
 
 
 @op
-class ReduceMax(Op):
-    """The largest int32 along axes, which stay with size 1."""
-
-    x: Op
-    axes: tuple[int, ...]
-
-    def infer(self) -> TensorType:
-        x = self.x.type
-        self.expect(x.dtype == "int32", "int32", x)
-        expect_axes(self, self.axes, x)
-        return TensorType("int32", tuple(1 if i in self.axes else d for i, d in enumerate(x.shape)))
-
-    def numpy(self, x: np.ndarray) -> np.ndarray:
-        return x.max(self.axes, keepdims=True)
-
-    def te(self, t: Any, x: Any) -> Any:
-        return t.reduce(t.maximum, self, x, "int32")
-
-    def onnx(self, o: Any, x: Any) -> Any:
-        return o.op("ReduceMax", x, o.constant(np.array(self.axes, np.int64)), keepdims=1)
-
-
-@op
 class Lookup(Elementwise):
     """table[index]: `index` elementwise, `table` of rank 1 as a whole.
 

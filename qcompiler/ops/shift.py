@@ -29,8 +29,9 @@ from qcompiler.ops.arithmetic import (
     scalar,
 )
 from qcompiler.ops.composite import Composite
-from qcompiler.ops.integer import ReduceMax, ReduceSum
+from qcompiler.ops.integer import ReduceSum
 from qcompiler.ops.normalization import IntegerNormalization, normalized
+from qcompiler.ops.reduction import ReduceMax
 from qcompiler.ops.softmax import differences
 from qcompiler.types import Quantization, Storage, TensorType
 

@@ -15,7 +15,8 @@ from qcompiler.ops.arithmetic import (
     scalar,
 )
 from qcompiler.ops.composite import Composite
-from qcompiler.ops.integer import Lookup, ReduceMax
+from qcompiler.ops.integer import Lookup
+from qcompiler.ops.reduction import ReduceMax
 from qcompiler.types import TensorType
 
 RECIPROCAL_BITS = 46
