@@ -199,7 +199,7 @@ class _Walk:
         if schema is None:
             domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
             raise UnsupportedError(f"{domain}{node.op_type}")
-        function = find_importer(node.op_type, self.opset)
+        function = find_importer(node, self.opset)
         if any(y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None):
             if function is None and node.op_type != "If":
                 raise UnsupportedError(node.op_type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from qcompiler.frontends.onnx_contrib import MICROSOFT
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Op
 from qcompiler.ops import (
@@ -34,18 +35,47 @@ def _plus(x: Op, term: float) -> Op:
 @importer("Gelu", since=20)
 def gelu(node: Node) -> Op:
     """x·Φ(x) with the normal distribution Φ, or its approximation by tanh."""
-    x = node.x
-    if (form := node.text("approximate")) == "tanh":
-        cubic = _times(Mul(Mul(x, x), x), 0.044715)
-        inner: Op = Tanh(_times(Add(x, cubic), math.sqrt(2 / math.pi)))
-    elif form == "none":
-        inner = Erf(_times(x, math.sqrt(0.5)))
-    else:
+    if (form := node.text("approximate")) not in ("none", "tanh"):
         raise node.broken(f"approximate: expected none or tanh, found {form!r}")
+    return gelu_by_tanh(node.x) if form == "tanh" else gelu_by_erf(node.x)
+
+
+def gelu_by_erf(x: Op) -> Op:
+    """x·Φ(x)."""
+    return Mul(_times(x, 0.5), _plus(Erf(_times(x, math.sqrt(0.5))), 1))
+
+
+def gelu_by_tanh(x: Op) -> Op:
+    """x·Φ(x), approximately (Hendrycks & Gimpel 2016, section 2)."""
+    cubic = _times(Mul(Mul(x, x), x), 0.044715)
+    inner = Tanh(_times(Add(x, cubic), math.sqrt(2 / math.pi)))
     return Mul(_times(x, 0.5), _plus(inner, 1))
 
 
-@importer("QuickGelu")
+@importer("Gelu", domain=MICROSOFT)
+@importer("BiasGelu", domain=MICROSOFT)
+def gelu_of_sum(node: Node) -> Op:
+    """x·Φ(x) of a sum with a bias, where there is one."""
+    return gelu_by_erf(biased(node, node.x, node.optional(1)))
+
+
+@importer("FastGelu", domain=MICROSOFT)
+def fast_gelu(node: Node) -> Op:
+    """The approximation of GELU by tanh, of a sum with a bias, where there is one."""
+    return gelu_by_tanh(biased(node, node.x, node.optional(1)))
+
+
+def biased(node: Node, x: Op, bias: Op | None) -> Op:
+    """x + bias, which may not enlarge it."""
+    if bias is None:
+        return x
+    result = Add(x, bias)
+    if result.type != x.type:
+        raise node.broken(f"expected a bias that broadcasts to {x.type}, found {bias.type}")
+    return result
+
+
+@importer("QuickGelu", domain=MICROSOFT)
 @importer("Swish", since=24)
 def swish(node: Node) -> Op:
     """x·σ(alpha·x)."""

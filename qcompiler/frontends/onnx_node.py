@@ -148,29 +148,34 @@ class Node:
 
 Importer = Callable[[Node], "Op | tuple[Op, ...]"]
 
-_IMPORTERS: dict[str, dict[int, Importer]] = {}
+_IMPORTERS: dict[tuple[str, str], dict[int, Importer]] = {}
 
 
-def importer(op_type: str, since: int = 1) -> Callable[[Importer], Importer]:
+def importer(op_type: str, since: int = 1, domain: str = "") -> Callable[[Importer], Importer]:
     """Register the function that imports an operator from opset `since` on."""
 
     def register(function: Importer) -> Importer:
-        _IMPORTERS.setdefault(op_type, {})[since] = function
+        _IMPORTERS.setdefault((domain, op_type), {})[since] = function
         return function
 
     return register
 
 
-def find_importer(op_type: str, opset: int) -> Importer | None:
-    """The function for an operator of the standard domain in an opset, if there is one."""
-    forms = _IMPORTERS.get(op_type, {})
+def find_importer(node: ir.Node, opset: int) -> Importer | None:
+    """The function for a node's operator in an opset of the standard domain, if there is one."""
+    forms = _IMPORTERS.get((_domain(node), node.op_type), {})
     since = max((s for s in forms if s <= opset), default=None)
     return None if since is None else forms[since]
 
 
-def importers() -> Mapping[str, tuple[int, ...]]:
-    """Operator → the opsets from which each of its importers holds."""
-    return {name: tuple(sorted(forms)) for name, forms in sorted(_IMPORTERS.items())}
+def importers(domain: str = "") -> Mapping[str, tuple[int, ...]]:
+    """Operator of a domain → the opsets from which each of its importers holds."""
+    found = {name: forms for (d, name), forms in _IMPORTERS.items() if d == domain}
+    return {name: tuple(sorted(forms)) for name, forms in sorted(found.items())}
+
+
+def _domain(node: ir.Node) -> str:
+    return "" if node.domain == "ai.onnx" else node.domain
 
 
 def name_of(node: ir.Node) -> str:
@@ -180,15 +185,14 @@ def name_of(node: ir.Node) -> str:
 
 def schema_of(node: ir.Node, opset: int) -> OpSchema | None:
     """The definition of an operator in an opset; None where there is none."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    if (contributed := SCHEMAS.get((domain, node.op_type))) is not None:
-        return contributed
+    domain = _domain(node)
+    contributed = SCHEMAS.get((domain, node.op_type))
     if domain:
-        return None
+        return contributed
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
-        return None
+        return contributed
     return None if schema.deprecated else schema
 
 

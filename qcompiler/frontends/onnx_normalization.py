@@ -13,7 +13,7 @@ from qcompiler.types import FLOAT
 _TINY = 1e-30  # keeps 0 / 0 from being NaN; float32 squares of this size are rounded away
 
 
-@importer("LayerNormalization", since=17)
+@importer("LayerNormalization")
 def layer_normalization(node: Node) -> Op:
     """(x − mean) / √(variance + epsilon)·scale + bias over the axes from `axis` on."""
     rank = node.x.type.rank

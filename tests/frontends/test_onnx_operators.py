@@ -368,7 +368,7 @@ def test_constants_alone_give_a_constant(item: Case, opset: int) -> None:
 def test_every_importer_has_a_case() -> None:
     tested = {(c.op_type, v) for c in CASES for v in c.versions()}
     for op_type, forms in importers().items():
-        if op_type in ("Shape", "Size", "SimplifiedLayerNormalization", "QuickGelu"):
-            continue  # constants, and operators of ONNX Runtime: see test_onnx_models.py
+        if op_type in ("Shape", "Size", "SimplifiedLayerNormalization"):
+            continue  # constants, and operators of ONNX Runtime: see test_onnx_contrib.py
         for since, following in zip(forms, (*forms[1:], NEWEST + 1), strict=True):
             assert any((op_type, v) in tested for v in range(since, following)), (op_type, since)
