@@ -37,6 +37,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_reduce,
     onnx_reshape,
     onnx_resize,
+    onnx_rotary,
     onnx_slice,
 )
 from qcompiler.frontends.onnx_finite import check_finite, masks
