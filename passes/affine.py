@@ -171,8 +171,9 @@ def _bias(
 ) -> tuple[Constant | None, np.ndarray]:
     """An int32 bias b/(s_x·s_w) − z_x·Σw, and the real rest that its rounding leaves."""
     reals = np.zeros(len(sums)) if bias is None else _array(bias).astype(np.float64)
-    limit = INT32_MAX // 4  # leaves room for the products
-    codes = fixed_point.round_half_up(np.clip(reals / scales, -limit, limit))
+    steps = reals / scales
+    steps[np.abs(steps) > INT32_MAX // 4] = 0  # all of it to the rest: room for the products
+    codes = fixed_point.round_half_up(steps)
     total = codes - zero_point * sums
     rest = reals - codes * scales
     return (Constant(total.astype(np.int32)) if total.any() else None), rest

@@ -34,8 +34,6 @@ from qcompiler.passes.base import Preserves, RewritePass
 from qcompiler.passes.functions import shift_gelu
 from qcompiler.types import Quantization, TensorType
 
-MAGNITUDE_LIMIT = 1 << 62
-
 
 @dataclass(frozen=True)
 class Integerize(RewritePass):
@@ -226,25 +224,26 @@ def _clamps(value: Op) -> tuple[Op, float, float]:
 def requantize(form: Affine, q: Quantization, low: int | None, high: int | None, rank: int) -> Op:
     """The codes of an affine combination of integers, clamped to codes.
 
-    The multipliers take as many bits as keep every sum below 2^62.
+    The multipliers take as many bits as keep every sum below 2^62.  Where not even one bit does,
+    sums are divided by what it takes: they saturate at 2^30 steps from zero still, and less is the
+    rounding of terms that large.
     """
     scales, zero_points = q.scales(rank), q.zero_points(rank)
     inputs = [x.type.shape for x, _ in form.terms]
-    ratios = _shared([np.asarray(factor / scales) for _, factor in form.terms], inputs)
-    (constant,) = _shared([form.constant / scales + zero_points], inputs)
-    flat = np.concatenate([r.reshape(-1) for r in ratios])
-    for bits in range(fixed_point.MULTIPLIER_BITS, 2, -1):
-        multipliers, shift = fixed_point.dyadic(flat, bits)
-        parts = np.split(multipliers, np.cumsum([r.size for r in ratios])[:-1])
-        arrays = [m.reshape(r.shape) for m, r in zip(parts, ratios, strict=True)]
-        bound = float(np.ldexp(np.abs(constant).max(initial=0.0) + 1, shift)) + sum(
-            float(np.abs(m).max(initial=0)) * x.type.magnitude()
-            for m, (x, _) in zip(arrays, form.terms, strict=True)
-        )
-        if bound < MAGNITUDE_LIMIT:
-            break
-    else:
-        raise ValueError(f"no multipliers keep {form} within 62 bits")
+    reals = [np.asarray(factor / scales) for _, factor in form.terms]
+    constant = np.asarray(form.constant / scales)
+    tops = [float(np.abs(r).max(initial=0.0)) for r in reals]
+    sums = [top * x.type.magnitude() for top, (x, _) in zip(tops, form.terms, strict=True)]
+    largest = sum(sums, float(np.abs(constant).max(initial=0.0)))
+    excess = fixed_point.excess(max(tops), largest)
+    ratios = _shared([np.ldexp(r, -excess) for r in reals], inputs)
+    (constant,) = _shared([np.ldexp(constant, -excess) + zero_points], inputs)
+    multipliers, shift = fixed_point.dyadic(
+        np.concatenate([r.reshape(-1) for r in ratios]),
+        largest=float(np.ldexp(largest, -excess)) + q.bounds.high + 1,
+    )
+    parts = np.split(multipliers, np.cumsum([r.size for r in ratios])[:-1])
+    arrays = [m.reshape(r.shape) for m, r in zip(parts, ratios, strict=True)]
     # The constant takes the zero point along, and one half, so that the shift rounds half up.
     offset = fixed_point.round_half_up(np.ldexp(constant, shift)) + (1 << shift - 1)
     return Requantize(

@@ -16,6 +16,8 @@ MULTIPLIER_BITS = 31
 """Mantissa of a multiplier: an int32, so that its product with an int32 fits an int64."""
 
 MAX_SHIFT = 62
+LARGEST_SUM = 2.0**62 - 2.0**42
+"""Of products with multipliers; the rest is for the rounding of each multiplier by up to 1/2."""
 
 
 def round_half_up(values: np.ndarray | float) -> np.ndarray:
@@ -30,20 +32,23 @@ def _half_up(values: np.ndarray | float) -> np.ndarray:
         return below + (values - below >= 0.5)  # v + 1/2 would round: 0.49999999999999994 to 1
 
 
-def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.ndarray, int]:
+def dyadic(
+    ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS, largest: float = 0.0
+) -> tuple[np.ndarray, int]:
     """Integers m and one shift k with ratios ≈ m / 2^k, the largest |m| filling `bits` − 1 bits.
 
     Args:
         ratios: Real factors of either sign, any shape; zeros stay exactly zero.
         bits: Width of the signed multiplier, at most 32.
+        largest: Bound of what k is also to leave room for: largest·2^k < 2^62.
 
     Returns:
         m as int64 of the shape of `ratios`, and 1 ≤ k ≤ 62.  The absolute error of every ratio is
         at most 2^(−k−1); the relative error of the largest is at most 2^(1−bits), if it is at
-        least 2^(bits−64).
+        least 2^(bits−64) and `largest` leaves room.
 
     Raises:
-        ValueError: a ratio is not finite, or too large for any shift ≥ 1.
+        ValueError: a ratio is not finite, or a ratio or `largest` too large for any shift ≥ 1.
 
     >>> multiplier, shift = dyadic(0.75)
     >>> int(multiplier), shift
@@ -52,18 +57,27 @@ def dyadic(ratios: np.ndarray | float, bits: int = MULTIPLIER_BITS) -> tuple[np.
     ratios = np.asarray(ratios, np.float64)
     if not np.isfinite(ratios).all():
         raise ValueError(f"expected finite ratios, found {ratios}")
-    largest = float(np.abs(ratios).max(initial=0.0))
-    if largest == 0.0:
+    top = float(np.abs(ratios).max(initial=0.0))
+    if largest > LARGEST_SUM / 2:
+        raise ValueError(f"sums of {largest:g} are too large")
+    if top == 0.0:
         return np.zeros(ratios.shape, np.int64), 1
     limit = (1 << bits - 1) - 1
-    shift = min(bits - 1 - int(np.frexp(largest)[1]), MAX_SHIFT)
+    shift = min(bits - 1 - int(np.frexp(top)[1]), MAX_SHIFT)
+    while largest > np.ldexp(LARGEST_SUM, -shift):
+        shift -= 1
     multipliers = round_half_up(np.ldexp(ratios, shift))
     if np.abs(multipliers).max(initial=0) > limit:  # the largest rounded up to a power of two
         shift -= 1
         multipliers = round_half_up(np.ldexp(ratios, shift))
     if shift < 1:
-        raise ValueError(f"a ratio of {largest:g} is too large for {bits}-bit multipliers")
+        raise ValueError(f"a ratio of {top:g} is too large for {bits}-bit multipliers")
     return multipliers, shift
+
+
+def excess(ratio: float, largest: float) -> int:
+    """The least e ≥ 0 such that `dyadic` can hold ratio / 2^e and leave room for largest / 2^e."""
+    return max(0, int(np.frexp(ratio)[1]) - MULTIPLIER_BITS + 2, int(np.frexp(largest)[1]) - 60)
 
 
 def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
@@ -118,10 +132,9 @@ def weight_quantization(weight: np.ndarray, storage: str, axis: int) -> Quantiza
 
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**24
-"""Keeps 1/s and s·code normal in float32; an all-zero tensor gets scale 1 instead."""
+"""Keeps 1/s and s·code normal in float32.  Also the scale of what is zero in all samples: beside it
+everything else keeps its precision, however small, in sums and per channel."""
 
 
 def _scale(value: float) -> float:
-    if value == 0.0:
-        return 1.0
     return float(np.float32(max(value, SMALLEST_SCALE)))

@@ -74,6 +74,18 @@ def test_dyadic_of_zeros_and_of_what_it_cannot_hold() -> None:
         dyadic(2.0**31)
     with pytest.raises(ValueError, match="expected finite ratios"):
         dyadic(np.array([1.0, np.inf]))
+    with pytest.raises(ValueError, match="sums of"):
+        dyadic(1.0, largest=2.0**62)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1, 1e15))
+def test_dyadic_leaves_room(ratio: float, largest: float) -> None:
+    multiplier, shift = dyadic(ratio, largest=largest)
+    assert Fraction(largest) * 2**shift < 2**62
+    assert shift == dyadic(ratio)[1] or Fraction(largest) * 2 ** (shift + 1) > 2**62 - 2**43
+    assert abs(Fraction(int(multiplier), 2**shift) - Fraction(ratio)) <= Fraction(
+        1, 2 ** (shift + 1)
+    )
 
 
 @given(REALS, REALS, STORAGES, st.lists(st.floats(0, 1), min_size=1, max_size=9))
@@ -132,14 +144,14 @@ def test_weights_per_channel(storage: str) -> None:
     q = weight_quantization(weight, storage, 0)
     codes = quantize(weight, q)
     assert np.abs(codes.astype(np.int64)).max() == Storage(storage).high
-    assert q.scale[4] == 1.0
+    assert q.scale[4] == SMALLEST_SCALE
     assert codes[4].tolist() == np.zeros((3, 7)).tolist()
     error = np.abs(dequantize(codes, q) - weight)
     assert (error <= 0.5 * q.scales(3) * (1 + 2.0**-8)).all()
 
 
 def test_extreme_ranges() -> None:
-    assert affine_quantization(0, 0, "uint8").scale == (1.0,)
+    assert affine_quantization(0, 0, "uint8").scale == (SMALLEST_SCALE,)
     assert affine_quantization(1e-45, 1e-44, "uint8").scale[0] >= SMALLEST_SCALE
     assert affine_quantization(2, 5, "uint8").zero_point == (0,)
     assert affine_quantization(-5, -2, "uint8").zero_point == (255,)

@@ -28,13 +28,10 @@ import fuzz_networks  # noqa: F401
 import numpy as np
 import onnx
 from fuzz_check import Outcome, check, crash
-from fuzz_draft import GENERATORS
-from fuzz_graphs import Case, draw, missing
+from fuzz_graphs import Case, draw, missing, operators
 from fuzz_reduce import reduce
 from fuzz_runtime import RejectedError
 from fuzz_workers import Worker
-
-from qcompiler.frontends.onnx_node import importers
 
 
 def graph_job(seed: int, only: str | None, library: bool) -> Outcome:
@@ -197,7 +194,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="at most")
     parser.add_argument("--seed", type=int, default=0, help="the first one; others follow")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--only", choices=sorted(importers()), help="an operator of every graph")
+    parser.add_argument("--only", choices=sorted(operators()), help="an operator of every graph")
     parser.add_argument("--library", type=float, default=0.2, help="share that is compiled too")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of processor time each")
     parser.add_argument("--reduce", type=float, default=60.0, help="seconds to reduce a failure")
@@ -214,8 +211,6 @@ def main() -> int:
         return int(any(o.failed for o in outcomes))
     if lacking := missing():
         print(f"no generator for: {', '.join(lacking)} (add one to tools/fuzz_*.py)")
-    if unused := [name for name in GENERATORS if name not in importers()]:
-        print(f"generated once they are imported: {', '.join(unused)}")
     tally = graphs(arguments)
     tally.show(arguments.top)
     if arguments.report:

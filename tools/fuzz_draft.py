@@ -15,11 +15,8 @@ import onnx
 from fuzz_runtime import RejectedError, build, run
 from onnx import helper
 
-from qcompiler.frontends.onnx_contrib import SCHEMAS
-
 SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 16)
 LARGEST = 4096  # elements of one value
-DOMAINS = {op_type: domain for domain, op_type in SCHEMAS if domain}
 
 
 @dataclass(frozen=True)
@@ -236,20 +233,16 @@ class Draft:
     def emit(
         self, op_type: str, operands: Sequence[Value | None], outputs: int = 1, **attributes: Any
     ) -> list[Value]:
-        """Add a node.
+        """Add a node; operators of other domains are called `domain.Operator`.
 
         Raises:
             RejectedError: the runtime refuses it, or its values are too large or no numbers.
         """
+        domain, _, name = op_type.rpartition(".")
         names = ["" if x is None else x.name for x in operands]
         results = [f"v{len(self.values)}_{i}" for i in range(outputs)]
         node = helper.make_node(
-            op_type,
-            names,
-            results,
-            name=f"n{len(self.nodes)}",
-            domain=DOMAINS.get(op_type, ""),
-            **attributes,
+            name, names, results, name=f"n{len(self.nodes)}", domain=domain, **attributes
         )
         present = {x.name: x for x in operands if x is not None}
         known = {name: x.first for name, x in present.items() if x.known}

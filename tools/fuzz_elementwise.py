@@ -16,7 +16,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "Selu": {"alpha": (0.5, 2), "gamma": (0.5, 2)},
     "Celu": {"alpha": (0.2, 2)},
     "Swish": {"alpha": (0.5, 2)},
-    "QuickGelu": {"alpha": (0.5, 2)},
+    "com.microsoft.QuickGelu": {"alpha": (0.5, 2)},
     "ThresholdedRelu": {"alpha": (0, 2)},
     "Shrink": {"lambd": (0, 1), "bias": (0, 1)},
 }
@@ -24,7 +24,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 
 @generates(
     "Abs", "Neg", "Relu", "Sigmoid", "Tanh", "Erf", "Exp", "HardSwish", "Identity", "Mish",
-    "Softplus", "Softsign", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Swish", "QuickGelu",
+    "Softplus", "Softsign", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Swish", "com.microsoft.QuickGelu",
     "ThresholdedRelu", "Shrink", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Ceil",
     "Floor", "Round", "Sign",
 )  # fmt: skip
@@ -52,15 +52,16 @@ def unit_function(d: Draft, op: str) -> None:
     d.emit(op, [d.emit("Mul", [y, d.const(0.95, np.float32)])[0]])
 
 
-@generates("Gelu", "FastGelu", "BiasGelu")
+@generates("Gelu", "com.microsoft.Gelu", "com.microsoft.FastGelu", "com.microsoft.BiasGelu")
 def gelu(d: Draft, op: str) -> None:
     """The forms of GELU."""
     x = d.real(lambda v: v.first.ndim > 0)
     if op == "Gelu":
         d.emit(op, [x], **({"approximate": d.pick(("none", "tanh"))} if d.chance(0.6) else {}))
-        return
-    bias = d.floats(x.shape[-1:], known=True)
-    d.emit(op, [x, bias] if op == "BiasGelu" or d.chance(0.5) else [x])
+    elif op.endswith("BiasGelu") or (op.endswith("FastGelu") and d.chance(0.5)):
+        d.emit(op, [x, d.floats(x.shape[-1:], known=d.chance(0.8))])
+    else:
+        d.emit(op, [x])
 
 
 @generates("Dropout")

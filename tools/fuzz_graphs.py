@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from fuzz_draft import DOMAINS, GENERATORS, Draft
+from fuzz_draft import GENERATORS, Draft
 from fuzz_runtime import Feed, RejectedError, build
 
 from qcompiler.frontends import onnx as frontend
 from qcompiler.frontends.onnx_contrib import SCHEMAS
-from qcompiler.frontends.onnx_node import find_importer, importers
+from qcompiler.frontends.onnx_node import importers
 
 OLDEST, NEWEST = frontend.OLDEST, min(frontend.NEWEST, onnx.defs.onnx_opset_version())
 EXTREMES = (
@@ -37,23 +37,31 @@ class Case:
         return tuple(n.op_type for n in self.model.graph.node)
 
 
+def operators() -> Mapping[str, tuple[int, ...]]:
+    """What is imported, `domain.Operator` outside the standard domain, and from which opsets."""
+    found = dict(importers())
+    for domain in sorted({domain for domain, _ in SCHEMAS} - {""}):
+        found |= {f"{domain}.{name}": forms for name, forms in importers(domain).items()}
+    return found
+
+
 def missing() -> list[str]:
     """Operators that are imported and that nothing here generates."""
-    return [name for name in importers() if name not in GENERATORS]
+    return [name for name in operators() if name not in GENERATORS]
 
 
 def available(opset: int) -> list[str]:
     """What may be drawn in an opset."""
     return [
         name
-        for name in importers()
-        if name in GENERATORS
-        and find_importer(name, opset) is not None
-        and (name in DOMAINS or ("", name) in SCHEMAS or _defined(name, opset))
+        for name, forms in operators().items()
+        if name in GENERATORS and min(forms) <= opset and _defined(name, opset)
     ]
 
 
 def _defined(name: str, opset: int) -> bool:
+    if "." in name or ("", name) in SCHEMAS:
+        return True
     try:
         return not onnx.defs.get_schema(name, opset, "").deprecated
     except onnx.defs.SchemaError:
@@ -77,7 +85,9 @@ def draw(seed: int, only: str | None = None, rejected: dict[str, int] | None = N
     wanted = 1 + int(rng.integers(0, 4)) + int(rng.integers(0, 9)) * int(rng.random() < 0.4)
     refused = 0
     while len(draft.nodes) < wanted and refused < 8:
-        first = only is not None and not any(n.op_type == only for n in draft.nodes)
+        first = only is not None and not any(
+            n.op_type == only.rpartition(".")[2] for n in draft.nodes
+        )
         op_type = only if only is not None and first else draft.pick(choices)
         before = (len(draft.nodes), dict(draft.values), list(draft.inputs))
         try:

@@ -169,11 +169,11 @@ def channel_normalization(d: Draft, op: str) -> None:
 
 @generates(
     "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
-    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+    "com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization",
 )  # fmt: skip
 def layer_normalization(d: Draft, op: str) -> None:
     """Over the last axes."""
-    skips = op.startswith("Skip")
+    skips = "Skip" in op
     x = d.real(lambda v: v.first.ndim > 0 and v.first.size > 0, rank=3 if skips else None)
     axis = -1 if skips or op == "SimplifiedLayerNormalization" else d.axis(x.first.ndim)
     shape = x.shape[axis:] if axis < 0 else x.shape[axis - x.first.ndim :]
@@ -183,7 +183,7 @@ def layer_normalization(d: Draft, op: str) -> None:
         operands.insert(1, d.real(shape=x.shape))
     elif axis != -1 or d.chance(0.5):
         attributes["axis"] = axis
-    if op in ("LayerNormalization", "SkipLayerNormalization") and d.chance(0.7):
+    if op.endswith("LayerNormalization") and "Simplified" not in op and d.chance(0.7):
         operands.append(d.floats(shape, known=True))
     d.emit(op, operands, **attributes)
 

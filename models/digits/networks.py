@@ -1,4 +1,4 @@
-"""The two demo networks, small enough to read: a convolutional net and a vision transformer."""
+"""The demo networks, small enough to read: convolutional, a vision transformer, recurrent."""
 
 import torch
 from torch import Tensor, nn
@@ -106,3 +106,34 @@ class Vit(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.head(self.norm(tokens)[:, 0])
+
+
+class Recurrent(nn.Module):
+    """One recurrent layer that reads an image row by row, and a classifier of its last state.
+
+    Takes float32 [B, 1, 8, 8] images and returns float32 [B, 10] logits.
+    """
+
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU], width: int = 48) -> None:
+        super().__init__()
+        self.rows = kind(8, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of images."""
+        states, _ = self.rows(x[:, 0])
+        return self.head(states[:, -1])
+
+
+class Lstm(Recurrent):
+    """Long short-term memory over the rows."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.LSTM)
+
+
+class Gru(Recurrent):
+    """Gated recurrent units over the rows."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.GRU)

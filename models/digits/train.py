@@ -1,6 +1,6 @@
 """Train the demo models on scikit-learn's handwritten digits; see ../README.md.
 
-One command writes all committed files: ``python models/digits/train.py``. Same machine, same
+One command writes all committed files: ``python models/digits/train.py``; names choose models. Same machine, same
 bytes.
 """
 
@@ -21,7 +21,7 @@ except ImportError as error:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export import export_model
-from networks import Cnn, Vit
+from networks import Cnn, Gru, Lstm, Vit
 
 SEED = 0
 TEST_IMAGES = 400
@@ -30,6 +30,8 @@ MODELS: dict[str, tuple[type[nn.Module], int, float]] = {
     # class, epochs, peak learning rate
     "cnn": (Cnn, 30, 1e-2),
     "vit": (Vit, 80, 2e-3),
+    "lstm": (Lstm, 60, 1e-2),
+    "gru": (Gru, 60, 1e-2),
 }
 
 
@@ -91,14 +93,18 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent, help="directory to write to"
     )
-    out: Path = parser.parse_args().out
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; all by default")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(MODELS):
+        parser.error(f"no such model: {', '.join(sorted(unknown))}")
+    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)  # sums in one order, whatever the number of cores
     x, y, x_test, y_test = load_data()
     np.savez_compressed(out / "calib.npz", x=x[:CALIBRATION_IMAGES])
     np.savez_compressed(out / "test.npz", x=x_test, y=y_test)
-    for name in MODELS:
+    for name in arguments.names or MODELS:
         model = train(name, x, y)
         path = out / f"{name}.onnx"
         export_model(model, {"x": torch.from_numpy(x_test[:1])}, path)

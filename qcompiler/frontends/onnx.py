@@ -40,6 +40,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_reduce,
     onnx_reshape,
     onnx_resize,
+    onnx_rotary,
     onnx_slice,
 )
 from qcompiler.frontends.onnx_codes import KEPT, integers
@@ -296,6 +297,8 @@ def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
     """Whether importers, which know float32 best, can compute a node with constant operands."""
     if node.op_type in ("Cast", "CastLike"):
         return False
+    if node.op_type in ("RNN", "GRU", "LSTM"):  # ONNX's reference ignores sequence_lens
+        return True
     return all(x.type.dtype == FLOAT for x in operands)
 
 

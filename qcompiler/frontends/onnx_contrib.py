@@ -72,3 +72,12 @@ define("BiasGelu(A, B) -> C")
 define("FastGelu(X, bias?) -> Y")
 define("Gelu(X) -> Y")
 define("QuickGelu(X) -> Y", alpha=1.702)
+
+define(
+    "RotaryEmbedding(input, position_ids, cos_cache, sin_cache) -> output",
+    interleaved=INT,
+    is_packed_batching=INT,
+    num_heads=INT,
+    rotary_embedding_dim=INT,
+    scale=FLOAT,
+)

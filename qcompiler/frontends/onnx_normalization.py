@@ -7,24 +7,35 @@ import math
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Op
-from qcompiler.ops import Add, Mul, Normalize, Reshape, scalar
+from qcompiler.ops import Add, Div, Mul, Normalize, ReduceMean, Reshape, Sqrt, Sub, scalar
 from qcompiler.types import FLOAT
 
 _TINY = 1e-30  # keeps 0 / 0 from being NaN; float32 squares of this size are rounded away
 
 
 @importer("LayerNormalization")
-def layer_normalization(node: Node) -> Op:
+def layer_normalization(node: Node) -> tuple[Op, ...]:
     """(x − mean) / √(variance + epsilon)·scale + bias over the axes from `axis` on."""
+    axes, epsilon = _axes(node), node.number("epsilon")
+    y = affine(node, Normalize(node.x, axes, epsilon), node.operand(1), node.optional(2))
+    mean = ReduceMean(node.x, axes)
+    return y, mean, inverse_deviation(Sub(node.x, mean), axes, epsilon)
+
+
+def _axes(node: Node) -> tuple[int, ...]:
     rank = node.x.type.rank
-    axes = tuple(range(node.axis(node.integer("axis"), rank), rank))
-    return _affine(node, Normalize(node.x, axes, node.number("epsilon")))
+    return tuple(range(node.axis(node.integer("axis"), rank), rank))
 
 
-def _affine(node: Node, y: Op) -> Op:
-    """y·scale + bias by the operands 1 and 2, which may not enlarge it."""
-    bias = node.optional(2)
-    scaled: Op = Mul(y, node.operand(1))
+def inverse_deviation(x: Op, axes: tuple[int, ...], epsilon: float) -> Op:
+    """1 / √(mean square of x + epsilon)."""
+    square = ReduceMean(Mul(x, x), axes)
+    return Div(scalar(1, FLOAT), Sqrt(Add(square, scalar(epsilon, FLOAT))))
+
+
+def affine(node: Node, y: Op, scale: Op, bias: Op | None) -> Op:
+    """y·scale + bias, which may not enlarge it."""
+    scaled: Op = Mul(y, scale)
     result = scaled if bias is None else Add(scaled, bias)
     if result.type != y.type:
         raise node.broken(f"expected scale and bias that broadcast to {y.type}")
@@ -33,11 +44,11 @@ def _affine(node: Node, y: Op) -> Op:
 
 @importer("SimplifiedLayerNormalization")
 @importer("RMSNormalization", since=23)
-def rms_normalization(node: Node) -> Op:
+def rms_normalization(node: Node) -> tuple[Op, ...]:
     """x / √(mean square + epsilon)·scale over the axes from `axis` on."""
-    rank = node.x.type.rank
-    axes = tuple(range(node.axis(node.integer("axis"), rank), rank))
-    return _affine(node, Normalize(node.x, axes, node.number("epsilon"), center=False))
+    axes, epsilon = _axes(node), node.number("epsilon")
+    y = affine(node, Normalize(node.x, axes, epsilon, center=False), node.operand(1), None)
+    return y, inverse_deviation(node.x, axes, epsilon)
 
 
 @importer("InstanceNormalization", since=6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from qcompiler.frontends.onnx_fold import simplified
@@ -300,7 +301,7 @@ def _activation(node: Node, name: str, given: dict[str, Iterator[float]]) -> Act
         if name == "Affine":
             return lambda x: Add(Mul(x, alpha), beta)
         return lambda x: Mul(Tanh(Mul(x, beta)), alpha)
-    function = find_importer(name, node.opset)
+    function = find_importer(ir.node(name, ()), node.opset)
     if function is None:
         raise node.unsupported(f"activation {name}")
     schema: OpSchema = onnx.defs.get_schema(name, node.opset, "")

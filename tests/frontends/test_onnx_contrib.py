@@ -71,6 +71,14 @@ case("QuickGelu", 3 * f(9))
 case("QuickGelu", 3 * f(9), alpha=2.0)
 case("SimplifiedLayerNormalization", f(2, 5), kf(5), domain="", epsilon=0.01)
 case("LayerNormalization", f(2, 5), kf(5), kf(5), domain="", epsilon=0.01)
+_angles = np.linspace(0, 3, 40).reshape(10, 4).astype(np.float32)
+_turns = (Known(np.cos(_angles)), Known(np.sin(_angles)))
+_places = np.array([[0, 1, 2], [7, 8, 9]])
+for _interleaved in (0, 1):
+    case("RotaryEmbedding", f(2, 3, 24), _places, *_turns, interleaved=_interleaved)
+    case("RotaryEmbedding", f(2, 5, 3, 8), np.array([4]), *_turns, interleaved=_interleaved)
+    _part = {"interleaved": _interleaved, "rotary_embedding_dim": 8, "num_heads": 2}
+    case("RotaryEmbedding", f(2, 3, 24), _places, *_turns, **_part)
 
 # Codes
 U8, I8 = TensorProto.UINT8, TensorProto.INT8
