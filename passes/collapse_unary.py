@@ -129,5 +129,11 @@ def _between(top: Op, variable: Op) -> list[Op]:
 def _region(top: Op, variable: Op) -> Graph:
     x = Input(variable.type, name="x", sources=())
     env: dict[Op, Op] = {variable: x}
-    fold([top], env, lambda node, xs: node.with_operands(xs) if xs else node)
+    fold([top], env, lambda node, xs: node.with_operands(xs) if xs else _scalar(node))
     return Graph((x,), {"y": env[top]}, "map")
+
+
+def _scalar(constant: Op) -> Op:
+    """Without axes, so that the function can be evaluated on values of any shape."""
+    assert isinstance(constant, Constant)
+    return Constant(constant.array.reshape(()), sources=constant.sources)

@@ -49,7 +49,8 @@ def no_batch_norm(graph: Graph) -> Iterator[str]:
 
 def quantized(graph: Graph) -> Iterator[str]:
     """Real ops stand between Dequantize and Quantize: the quantized language."""
-    if not any(isinstance(node, (Quantize, Dequantize)) for node in graph.ops):
+    codes = any(isinstance(node, (Quantize, Dequantize)) for node in graph.ops)
+    if not codes and any(computes_float(node) for node in graph.ops):
         yield "no value is quantized"
     for node in graph.ops:
         if isinstance(node, (ConvInteger, MatMulInteger, Fused)):

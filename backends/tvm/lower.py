@@ -129,6 +129,8 @@ class _Lowering:
             self.call(node)
 
     def call(self, node: Op) -> None:
+        if node.type.size == 0:
+            return  # nothing to compute
         found = skeleton(node)
         for rule in self.rules:
             if (match := rule.match(found, self.target)) is not None:

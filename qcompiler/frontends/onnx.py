@@ -290,16 +290,24 @@ def _imported(function: Importer, form: Node) -> Sequence[Op]:
     for y in results:
         if math.prod(y.type.shape) > LARGEST:
             raise form.broken(f"expected a tensor that fits in memory, found {y.type}")
-    return results
+    return [y if y.type.size else _empty(y) for y in results]
+
+
+def _empty(value: Op) -> Op:
+    """A value without elements is known, whatever computes it."""
+    return Constant(np.empty(value.type.shape, value.type.dtype), name=value.name)
 
 
 def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
-    """Whether importers, which know float32 best, can compute a node with constant operands."""
+    """Whether importers, which know float32 best, can compute a node with constant operands.
+
+    Sums over nothing and the like are left to ONNX's reference.
+    """
     if node.op_type in ("Cast", "CastLike"):
         return False
     if node.op_type in ("RNN", "GRU", "LSTM"):  # ONNX's reference ignores sequence_lens
         return True
-    return all(x.type.dtype == FLOAT for x in operands)
+    return all(x.type.dtype == FLOAT and x.type.size for x in operands)
 
 
 def _refusal(node: ir.Node, inputs: Iterable[Op | None], error: QcompilerError) -> str:

@@ -22,9 +22,13 @@ def sliced(x: Op, ranges: dict[int, tuple[int, int, int]]) -> Op:
 
 @importer("Concat")
 def concat(node: Node) -> Op:
-    """The operands one behind the other."""
+    """The operands one behind the other, but for those without elements."""
     inputs = tuple(node.operand(i) for i in range(len(node.inputs)))
-    return Concat(inputs, node.axis(node.integer("axis"), node.x.type.rank))
+    whole = Concat(inputs, node.axis(node.integer("axis"), node.x.type.rank))
+    parts = tuple(x for x in inputs if x.type.size)
+    if len(parts) == 1:
+        return parts[0]
+    return Concat(parts, whole.axis) if parts else whole
 
 
 @importer("Split", since=2)

@@ -10,7 +10,18 @@ import pytest
 import qcompiler
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.invariants import float_ops
-from qcompiler.ops import Add, MatMul, Mul, Normalize, ReduceMean, Relu, Softmax, Sub
+from qcompiler.ops import (
+    Add,
+    MatMul,
+    Maximum,
+    Mul,
+    Normalize,
+    ReduceMean,
+    Relu,
+    Softmax,
+    Sub,
+    Tanh,
+)
 from qcompiler.types import TensorType
 
 RNG = np.random.default_rng(0)
@@ -66,3 +77,15 @@ def test_integers_hold_what_calibration_shows(body: str, scale: float) -> None:
         found = qcompiler.evaluate(integer, {"x": sample})["y"]
         largest = max(float(np.abs(exact).max()), 1e-25)  # below, scales end
         np.testing.assert_allclose(found, exact, rtol=0, atol=0.06 * largest)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_constants_of_one_element_and_many_axes(axes: int) -> None:
+    x = Input(TensorType("float32", (2, 8)), name="x")
+    half = Constant(np.full((1,) * axes, 0.5, np.float32))
+    graph = Graph((x,), {"y": Maximum(Mul(Tanh(x), half), half)})
+    samples = RNG.standard_normal((4, 2, 8)).astype(np.float32)
+    integer = qcompiler.quantize(graph, [{"x": sample} for sample in samples])
+    assert not list(float_ops(integer))
+    found = qcompiler.evaluate(integer, {"x": samples[0]})["y"]
+    np.testing.assert_allclose(found, np.maximum(np.tanh(samples[0]) / 2, 0.5), atol=0.01)
