@@ -6,6 +6,7 @@ leave nothing for this compiler to fold. Without its optimizer, every shape is c
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,15 @@ FOLD_LIMIT = 2**20  # elements: above attention masks and position biases
 
 
 def export_model(
-    model: nn.Module, inputs: dict[str, Tensor], path: Path, *, output: str = "logits"
+    model: nn.Module, inputs: dict[str, Tensor], path: Path, *, outputs: Sequence[str] = ("logits",)
 ) -> None:
     """Write ``model`` as ONNX with static shapes and compare ONNX Runtime with torch.
 
     Args:
-        model: Module that takes ``inputs`` by position and returns one float32 tensor.
+        model: Module that takes ``inputs`` by position and returns a float32 tensor, or several.
         inputs: Example inputs by ONNX input name; their shapes become the graph's shapes.
         path: File to write; nothing beside it (weights are inside).
-        output: Name of the single output.
+        outputs: Names of the outputs.
 
     Raises:
         AssertionError: ONNX Runtime and torch differ by more than 1e-3 of the largest output.
@@ -55,7 +56,7 @@ def export_model(
             opset_version=OPSET,
             optimize=not batch_norm,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
         )
     assert program is not None
     _simplify(program.model)
@@ -130,9 +131,13 @@ def _strip_metadata(model: ir.Model) -> None:
 def _compare(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
     """Assert that ONNX Runtime computes from the file what torch computes."""
     with torch.no_grad():
-        expected = model(*inputs.values()).numpy()
+        expected = model(*inputs.values())
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    error = np.abs(got - expected).max() / np.abs(expected).max()
-    assert np.isfinite(got).all(), f"{path}: the outputs are not finite"
-    assert error < 1e-3, f"{path}: ONNX Runtime differs from torch by {error:.1e} of the maximum"
+    found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for got, reference in zip(found, (y.numpy() for y in expected), strict=True):
+        error = np.abs(got - reference).max() / np.abs(reference).max()
+        assert np.isfinite(got).all(), f"{path}: the outputs are not finite"
+        assert error < 1e-3, (
+            f"{path}: ONNX Runtime differs from torch by {error:.1e} of the maximum"
+        )
