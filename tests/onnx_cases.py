@@ -120,3 +120,13 @@ def kf(*shape: int) -> Known:
 def s(value: float) -> Known:
     """A float of rank 0, known."""
     return Known(np.array(value, np.float32))
+
+
+def codes(dtype: type, *shape: int) -> np.ndarray:
+    info = np.iinfo(dtype)
+    return RNG.integers(info.min, info.max, shape, endpoint=True).astype(dtype)
+
+
+def kc(dtype: type, *shape: int) -> Known:
+    """Codes, known."""
+    return Known(codes(dtype, *shape))

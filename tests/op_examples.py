@@ -27,6 +27,7 @@ from qcompiler.ops import (
     BitwiseAnd,
     Cast,
     Clip,
+    Codes,
     Concat,
     Conv,
     ConvInteger,
@@ -40,6 +41,7 @@ from qcompiler.ops import (
     Exp,
     Expand,
     Exponentials,
+    FakeQuantize,
     Floor,
     FloorDiv,
     Fused,
@@ -295,6 +297,9 @@ def _quantized() -> Iterator[Op]:
     q = Quantization("uint8", (0.01, 0.02, 0.3), (0, 128, 255), 1)
     yield Quantize(given(FLOAT, 2, 3, 9, special=special), q)
     yield Dequantize(given("uint8", 2, 3, 9, quantization=q))
+    for kept in (q, Quantization.per_tensor("int4", 0.5, -3)):
+        yield FakeQuantize(given(FLOAT, 2, 3, 9, special=special), kept)
+        yield Codes(given(FLOAT, 2, 3, 9, special=special), kept)
 
 
 def _requantize() -> Iterator[Op]:

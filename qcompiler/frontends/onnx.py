@@ -29,10 +29,13 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_einsum,
     onnx_elementwise,
     onnx_gather,
+    onnx_integer,
     onnx_linear,
     onnx_logic,
     onnx_normalization,
     onnx_pool,
+    onnx_qlinear,
+    onnx_quantize,
     onnx_recurrent,
     onnx_reduce,
     onnx_reshape,
@@ -40,10 +43,12 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_rotary,
     onnx_slice,
 )
+from qcompiler.frontends.onnx_codes import KEPT, integers
 from qcompiler.frontends.onnx_finite import check_finite, masks
 from qcompiler.frontends.onnx_fold import fold, infer, run
 from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
+    SUB_BYTE,
     Source,
     label_of,
     load,
@@ -53,6 +58,7 @@ from qcompiler.frontends.onnx_model import (
 )
 from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
 from qcompiler.frontends.onnx_refusals import Refusals
+from qcompiler.frontends.onnx_stand_ins import unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.types import FLOAT
 
@@ -139,6 +145,10 @@ class _Walk:
             assert op is not None  # nothing was refused
             outputs[str(value.name)] = op
         graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
+        for op in graph.ops:
+            if (reason := unresolved(op)) is not None:
+                self.refusals.add(reason, op.sources[0])
+        self.refusals.check()
         check_finite(graph)
         return graph
 
@@ -178,6 +188,8 @@ class _Walk:
         self.loaded += array.size
         if array.size > 1 and not masks(array):  # bounds and masks: refused only where they stay
             require_finite(array, f"initializer {value.name!r}")
+        if (element := value.const_value.dtype) in SUB_BYTE:
+            return replace(integers(array, element.name.lower()), name=value.name, sources=())
         return Constant(array, name=value.name, sources=())
 
     def run_node(self, node: ir.Node) -> None:
@@ -215,7 +227,7 @@ class _Walk:
             if not all(isinstance(x, Constant) for x in present):
                 raise UnsupportedError(node.op_type)
             return self.charged(run(node, schema, self.opset, inputs))
-        if not all(isinstance(x, Constant) for x in present):
+        if node.op_type in KEPT or not all(isinstance(x, Constant) for x in present):
             return _imported(function, form)
         if _all_float(node, present):
             return self.charged([fold(y) for y in _imported(function, form)])

@@ -35,7 +35,7 @@ SCHEMAS: dict[tuple[str, str], OpSchema] = {}
 
 
 def define(signature: str, domain: str = MICROSOFT, **attributes: Value) -> None:
-    """Add a definition: `Name(operand, optional?) -> result, optional?`."""
+    """Add a definition: `Name(operand, optional?, several*) -> result, optional?`."""
     match = re.fullmatch(r"(\w+)\((.*)\) -> (.*)", signature)
     assert match
     name, operands, results = match[1], match[2].split(", "), match[3].split(", ")
@@ -52,8 +52,8 @@ def define(signature: str, domain: str = MICROSOFT, **attributes: Value) -> None
 
 def _parameter(text: str) -> OpSchema.FormalParameter:
     options = OpSchema.FormalParameterOption
-    option = options.Optional if text.endswith("?") else options.Single
-    return OpSchema.FormalParameter(text.rstrip("?"), "T", param_option=option)
+    option = {"?": options.Optional, "*": options.Variadic}.get(text[-1], options.Single)
+    return OpSchema.FormalParameter(text.rstrip("?*"), "T", param_option=option)
 
 
 def _attribute(name: str, value: Value) -> OpSchema.Attribute:

@@ -8,6 +8,7 @@ from functools import reduce
 
 import onnx_ir as ir
 
+from qcompiler.frontends.onnx_integer import as_real
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.graph import Constant, Op
@@ -180,6 +181,8 @@ def _cast(node: Node, target: str) -> Op:
     source = node.x.type.dtype
     if target == source:
         return node.x
+    if target == FLOAT and (real := as_real(node.x)) is not None:
+        return real
     if target == "bool" and source != "uint64":
         return Not(Equal(node.x, scalar(0, source)))
     if target not in DTYPES or (target != FLOAT and source == FLOAT):

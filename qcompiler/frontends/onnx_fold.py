@@ -17,6 +17,7 @@ from qcompiler.errors import ModelError, UnsupportedError
 from qcompiler.frontends.onnx_model import FLOATS, one_line, real
 from qcompiler.frontends.onnx_node import name_of
 from qcompiler.graph import Constant, Op, toposort
+from qcompiler.ops import FakeQuantize
 from qcompiler.types import DTYPES, FLOAT, TensorType
 
 LIMIT = 1 << 24  # elements of one folded value: 64 MiB in float32
@@ -30,9 +31,14 @@ _SHAPE_DATA = 4096  # elements of an integer operand that may be a shape, an axi
 
 
 def fold(node: Op) -> Op:
-    """The value as a constant if it is computed from constants alone and small, else itself."""
+    """The value as a constant if it is computed from constants alone and small, else itself.
+
+    What is to be kept in codes stays, since a constant does not say which.
+    """
     ops = toposort([node])
-    if isinstance(node, Constant) or not all(x.operands or isinstance(x, Constant) for x in ops):
+    if isinstance(node, (Constant, FakeQuantize)) or not all(
+        x.operands or isinstance(x, Constant) for x in ops
+    ):
         return node
     largest = max((x.type.size for x in ops if isinstance(x, Constant)), default=0)
     if any(x.type.size > max(LIMIT, largest) for x in ops):

@@ -32,6 +32,9 @@ _FLOATS = (
     ir.DataType.DOUBLE,
 )
 
+SUB_BYTE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2)
+"""Integers that are kept in a byte each."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -179,7 +182,7 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
     """
     what = f"tensor {tensor.name!r}"
     dtype = dtype_of(tensor.dtype)
-    if dtype not in DTYPES:
+    if dtype not in DTYPES and tensor.dtype not in SUB_BYTE:
         raise UnsupportedError(f"{what}: elements of type {dtype}")
     try:
         dims = tuple(int(d) for d in tensor.shape)  # type: ignore[arg-type]
@@ -198,6 +201,8 @@ def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:
         ) from None
     if array.shape != dims:
         raise ModelError(f"{what}: declared as {list(dims)}, but its data is {list(array.shape)}")
+    if tensor.dtype in SUB_BYTE:
+        return array.astype("uint8" if dtype.startswith("u") else "int8")
     return real(array)
 
 
@@ -251,6 +256,8 @@ def _external(tensor: ir.ExternalTensor, folder: Path | None, dims: tuple[int, .
         raise FileError(f"{what} is missing: expected it beside the model, in {folder}")
     dtype = tensor.dtype.numpy()
     count = int(np.prod(dims, dtype=object))
+    if tensor.dtype in SUB_BYTE:
+        raise UnsupportedError(f"{what} has elements of less than a byte: store them in the model")
     offset, size = tensor.offset or 0, count * dtype.itemsize
     if min((offset, *dims)) < 0:
         raise ModelError(f"{what} has offset {offset}, shape {list(dims)}: expected sizes ≥ 0")

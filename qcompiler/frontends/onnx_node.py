@@ -23,6 +23,7 @@ from onnx.defs import OpSchema
 from qcompiler.errors import ModelError, UnsupportedError
 from qcompiler.frontends.onnx_contrib import SCHEMAS
 from qcompiler.graph import Constant, Op
+from qcompiler.ops import FakeQuantize
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Node:
         match self.optional(index):
             case None:
                 return None
-            case Constant(array=array):
+            case Constant(array=array) | FakeQuantize(Constant(array=array)):
                 return array
         raise self.unsupported(f"computed {what}")
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from qcompiler.errors import UnsupportedError
 
 _SHOWN = 6  # node names per operator; the count says how many there are
-_QUANTIZED = re.compile(
-    r"(com\.microsoft\.)?(QLinear\w+|QGemm|\w+Integer\w*|(Dynamic)?QuantizeLinear|DequantizeLinear)"
-)
 
 
 class Refusals:
@@ -33,10 +28,6 @@ class Refusals:
         found = "; ".join(
             f"{what} ×{len(names)} ({_some(names)})" for what, names in self.nodes.items()
         )
-        if any(_QUANTIZED.fullmatch(what) for what in self.nodes):
-            raise UnsupportedError(
-                f"is quantized already: expected the float model it was made from; found {found}"
-            )
         raise UnsupportedError(f"operators that are not supported: {found}")
 
 

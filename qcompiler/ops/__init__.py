@@ -44,7 +44,7 @@ from qcompiler.ops.indexing import Scatter
 from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceSum
 from qcompiler.ops.normalization import IntegerNormalization, Normalize, NormalizeInteger
 from qcompiler.ops.pool import MaxPool
-from qcompiler.ops.quant import Dequantize, Quantize
+from qcompiler.ops.quant import Codes, Dequantize, FakeQuantize, Quantize
 from qcompiler.ops.real import (
     AveragePool,
     BatchNormalization,
@@ -97,6 +97,7 @@ __all__ = [
     "BitwiseAnd",
     "Cast",
     "Clip",
+    "Codes",
     "Composite",
     "Concat",
     "Conv",
@@ -112,6 +113,7 @@ __all__ = [
     "Exp",
     "Expand",
     "Exponentials",
+    "FakeQuantize",
     "Floor",
     "FloorDiv",
     "Fused",

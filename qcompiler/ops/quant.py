@@ -1,6 +1,12 @@
-"""The two ends of the integer world: real numbers to codes and back."""
+"""The two ends of the integer world: real numbers to codes and back.
+
+A model that is quantized already says what codes a value is kept in: by `FakeQuantize` where it
+goes on with the real number, by `Codes` where it goes on with the integers.
+"""
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import numpy as np
 
@@ -67,6 +73,49 @@ class Dequantize(Composite):
         if any(q.zero_point):
             code = Sub(code, Constant(np.asarray(q.zero_points(rank), wide)))
         return Mul(Cast(code, FLOAT), Constant(np.asarray(q.scales(rank), np.float32)))
+
+
+@op
+class FakeQuantize(Composite):
+    """A real number that is to be kept in these codes: dequantize(quantize(x)).
+
+    As in training that simulates quantization (Jacob et al. 2018, eq. 12).  `InsertQdq` takes the
+    quantization as it is; until then nothing has codes.
+
+    Attributes:
+        x: float32.
+        quantization: Meaning of the codes; per tensor or per channel.
+    """
+
+    x: Op
+    quantization: Quantization
+
+    def body(self) -> Op:
+        return Dequantize(Quantize(self.x, self.quantization))
+
+    def infer(self) -> TensorType:
+        return self.expansion.type
+
+
+@op
+class Codes(Composite):
+    """The codes of real numbers as plain integers, whose meaning is the user's business.
+
+    Attributes:
+        x: float32.
+        meaning: What the codes mean; the type of the result does not say it.
+    """
+
+    x: Op
+    meaning: Quantization
+
+    def body(self) -> Op:
+        return Cast(Quantize(self.x, self.meaning), self.meaning.bounds.dtype)
+
+    @cached_property
+    def real(self) -> FakeQuantize:
+        """What the codes stand for: one value, however often it is asked for."""
+        return FakeQuantize(self.x, self.meaning, name=self.name, sources=self.sources)
 
 
 def _float_bounds(q: Quantization) -> tuple[float, float]:

@@ -10,13 +10,16 @@ import numpy as np
 import onnx
 import onnxruntime.capi.onnxruntime_pybind11_state as runtime
 import pytest
-from onnx_cases import Known, f, kf
+from onnx import TensorProto
+from onnx_cases import RNG, Known, bools, codes, f, kc, kf, positive, s
 from onnx_models import Builder, assert_agrees
 
 from qcompiler.frontends.onnx import import_onnx
+from qcompiler.frontends.onnx_codes import KEPT
 from qcompiler.frontends.onnx_contrib import MICROSOFT, SCHEMAS
 from qcompiler.frontends.onnx_node import importers
 from qcompiler.graph import Constant
+from qcompiler.ops import FakeQuantize
 
 Operand = np.ndarray | Known | None
 
@@ -28,6 +31,7 @@ class Case:
     attributes: dict[str, Any]
     outputs: int
     domain: str
+    result: int
 
     def build(self) -> tuple[Any, dict[str, np.ndarray]]:
         b, names, feeds = Builder(opset=14), [], {}
@@ -42,16 +46,21 @@ class Case:
                 b.input(name, list(operand.shape), element)
         outputs = tuple(f"y{i}" for i in range(self.outputs))
         b.node(self.op_type, *names, outputs=outputs, domain=self.domain, **self.attributes)
-        return b.model(*outputs), feeds
+        return b.model(*outputs, dtype=self.result), feeds
 
 
 CASES: list[Case] = []
 
 
 def case(
-    op_type: str, *operands: Operand, outputs: int = 1, domain: str = MICROSOFT, **attributes: Any
+    op_type: str,
+    *operands: Operand,
+    outputs: int = 1,
+    domain: str = MICROSOFT,
+    result: int = TensorProto.FLOAT,
+    **attributes: Any,
 ) -> None:
-    CASES.append(Case(op_type, operands, attributes, outputs, domain))
+    CASES.append(Case(op_type, operands, attributes, outputs, domain, result))
 
 
 case("Gelu", 3 * f(9))
@@ -71,6 +80,55 @@ for _interleaved in (0, 1):
     _part = {"interleaved": _interleaved, "rotary_embedding_dim": 8, "num_heads": 2}
     case("RotaryEmbedding", f(2, 3, 24), _places, *_turns, **_part)
 
+# Codes
+U8, I8 = TensorProto.UINT8, TensorProto.INT8
+_x, _y = codes(np.uint8, 2, 3, 4, 4), codes(np.uint8, 2, 3, 4, 4)
+_by = (s(0.03), Known(np.array(120, np.uint8)))
+_to = (s(0.05), Known(np.array(90, np.uint8)))
+case("QuantizeLinear", 3 * f(2, 3), *_by, result=U8)
+case("DequantizeLinear", _x, *_by)
+case("DequantizeLinear", _x, Known(positive(3)), kc(np.uint8, 3), axis=1)
+for _name in ("QLinearAdd", "QLinearMul"):
+    case(_name, _x, *_by, _y, *_to, s(0.0713), _to[1], result=U8)
+    case(_name, _x, *_by, kc(np.uint8, 4), *_to, s(0.0713), _to[1], result=U8)
+case("QLinearSigmoid", _x, *_by, s(1 / 256), Known(np.array(0, np.uint8)), result=U8)
+case("QLinearLeakyRelu", _x, *_by, *_to, alpha=0.3, result=U8)
+for _opset, _axis in ((13, -1), (13, 1), (12, 3)):
+    _ends = (*_by, s(1 / 256), Known(np.array(0, np.uint8)))
+    case("QLinearSoftmax", _x, *_ends, axis=_axis, opset=_opset, result=U8)
+case("QLinearAveragePool", _x, *_by, *_to, kernel_shape=[2, 2], strides=[1, 2], result=U8)
+case("QLinearGlobalAveragePool", _x, *_by, *_to, result=U8)
+case("QLinearConcat", *_to, _x, *_by, _y, *_to, axis=1, result=U8)
+case("QLinearWhere", bools(4), _x, *_by, _y, *_to, *_to, result=U8)
+_weight = Known(codes(np.uint8, 5, 3, 3, 3))
+case(
+    "QLinearConv",
+    _x,
+    *_by,
+    _weight,
+    *_to,
+    s(3),
+    _by[1],
+    Known(np.arange(-2, 3, dtype=np.int32)),
+    result=U8,
+)
+_columns = (kc(np.uint8, 9, 5), Known(positive(5)), kc(np.uint8, 5))
+_rows = Known(RNG.integers(-999, 999, 5, np.int32))
+case("QGemm", codes(np.uint8, 2, 9), *_by, *_columns, _rows, s(3), _by[1], result=U8)
+case("QGemm", codes(np.uint8, 2, 9), *_by, kc(np.uint8, 5, 9), *_to, transB=1, alpha=0.5)
+case(
+    "MatMulIntegerToFloat",
+    codes(np.uint8, 2, 9),
+    _columns[0],
+    _by[0],
+    _columns[1],
+    _by[1],
+    _columns[2],
+    kf(5),
+)
+_whole = np.append(RNG.integers(0, 255, 17), 255).reshape(2, 9).astype(np.float32)  # scale 1
+case("DynamicQuantizeMatMul", _whole, *_columns, kf(5))
+
 
 _NAMED = [pytest.param(c, id=f"{c.op_type}-{i}") for i, c in enumerate(CASES)]
 
@@ -84,7 +142,8 @@ def test_agrees_with_onnxruntime(item: Case) -> None:
 def test_constants_alone_give_a_constant(item: Case) -> None:
     operands = tuple(Known(x) if isinstance(x, np.ndarray) else x for x in item.operands)
     model, _ = dataclasses.replace(item, operands=operands).build()
-    assert all(isinstance(y, Constant) for y in import_onnx(model).outputs.values())
+    kept = FakeQuantize if item.op_type in KEPT else Constant
+    assert all(isinstance(y, (Constant, kept)) for y in import_onnx(model).outputs.values())
     assert_agrees(model, {})
 
 

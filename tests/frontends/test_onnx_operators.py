@@ -9,12 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto
-from onnx_cases import CASES, NEWEST, RNG, Case, Known, bools, case, f, k, kf, positive, s
+from onnx_cases import (
+    CASES,
+    NEWEST,
+    RNG,
+    Case,
+    Known,
+    bools,
+    case,
+    codes,
+    f,
+    k,
+    kc,
+    kf,
+    positive,
+    s,
+)
 from onnx_models import assert_agrees
 
 from qcompiler.frontends.onnx import import_onnx
+from qcompiler.frontends.onnx_codes import KEPT
 from qcompiler.frontends.onnx_node import importers
 from qcompiler.graph import Constant
+from qcompiler.ops import FakeQuantize
 
 # Elementwise
 for _name in ("Abs", "Erf", "Exp", "HardSwish", "Relu", "Sigmoid", "Tanh", "Neg", "Identity"):
@@ -361,6 +378,116 @@ for _forget in (0, 1):
     case("LSTM", f(4, 3, 5), *_weights, kf(1, 6), outputs=3, **_gates_see)
 
 
+# Codes
+U8, I8 = TensorProto.UINT8, TensorProto.INT8
+_scale, _zero = s(0.03), Known(np.array(100, np.uint8))
+_scales, _zeros = (
+    Known(np.array([0.1, 0.02, 0.3], np.float32)),
+    Known(np.array([1, -9, 0], np.int8)),
+)
+case("QuantizeLinear", f(2, 3), _scale, since=10, result=U8)
+case("QuantizeLinear", 9 * f(2, 3), _scale, _zero, since=10, result=U8)
+case("QuantizeLinear", 9 * f(2, 3), np.array(0.3, np.float32), np.array(-3, np.int8), result=I8)
+case("QuantizeLinear", f(2, 3, 4), _scales, _zeros, since=13, result=I8)
+case("QuantizeLinear", f(3, 4), _scales, _zeros, since=13, axis=-2, result=I8)
+case("QuantizeLinear", f(3), Known(positive(3)), _zeros, since=13, axis=0, result=I8)
+case("QuantizeLinear", np.arange(-9, 9, dtype=np.float32), np.array(2, np.float32), result=U8)
+case("QuantizeLinear", f(2, 6), Known(positive(2, 3)), since=21, block_size=2, result=U8)
+case("QuantizeLinear", f(2, 3), _scale, since=21, output_dtype=I8, result=I8)
+for _dtype in (np.uint8, np.int8, np.int32):
+    _codes = RNG.integers(0, 127, (2, 3, 4)).astype(_dtype)
+    case("DequantizeLinear", _codes, _scale, since=10)
+    case("DequantizeLinear", Known(_codes), _scales, since=13)
+    case("DequantizeLinear", _codes, _scales, since=13)
+    case("DequantizeLinear", _codes, positive(3), since=13)
+case("DequantizeLinear", _codes.astype(np.uint8), _scale, _zero, since=10)
+case("DequantizeLinear", _codes.astype(np.int8), _scales, _zeros, since=13)
+case(
+    "DequantizeLinear",
+    Known(_codes.astype(np.int8)),
+    Known(positive(2, 3, 2)),
+    block_size=2,
+    axis=2,
+    since=21,
+)
+case(
+    "DequantizeLinear",
+    _codes.astype(np.int8),
+    Known(positive(2, 2, 4)),
+    block_size=2,
+    axis=1,
+    since=21,
+)
+
+
+_weight, _three = kc(np.uint8, 4, 3, 3, 3), Known(positive(4))
+_u8, _i8 = Known(np.array(120, np.uint8)), Known(np.array(0, np.int8))
+_image = codes(np.uint8, 1, 3, 5, 5)
+case(
+    "QLinearConv",
+    _image,
+    _scale,
+    _u8,
+    _weight,
+    s(0.01),
+    _u8,
+    s(1),
+    _u8,
+    since=10,
+    pads=[1, 1, 1, 1],
+    result=U8,
+)
+case(
+    "QLinearConv",
+    _image,
+    _scale,
+    _u8,
+    Known(codes(np.int8, 4, 3, 3, 3) // 2),  # ONNX Runtime saturates without VNNI
+    _three,
+    Known(np.zeros(4, np.int8)),
+    s(3),
+    _u8,
+    Known(np.array([90, -9, 0, 7000], np.int32)),
+    result=U8,
+)
+case(
+    "QLinearMatMul",
+    codes(np.uint8, 2, 9),
+    _scale,
+    _u8,
+    kc(np.uint8, 9, 4),
+    s(0.1),
+    _u8,
+    s(9),
+    _u8,
+    result=U8,
+)
+case(
+    "QLinearMatMul",
+    codes(np.uint8, 2, 9),
+    _scale,
+    _u8,
+    codes(np.uint8, 9, 4),
+    s(0.1),
+    _u8,
+    s(9),
+    _u8,
+    result=U8,
+)
+case("MatMulInteger", codes(np.uint8, 2, 9), kc(np.uint8, 9, 4), since=10, result=TensorProto.INT32)
+case("MatMulInteger", codes(np.uint8, 2, 9), kc(np.uint8, 9, 4), _u8, _u8, result=TensorProto.INT32)
+case(
+    "MatMulInteger",
+    codes(np.uint8, 2, 9),
+    codes(np.int8, 9, 4),
+    np.array(3, np.uint8),
+    kc(np.int8, 4),
+    result=TensorProto.INT32,
+)
+case("ConvInteger", _image, _weight, _u8, _u8, pads=[1, 0, 1, 0], result=TensorProto.INT32)
+case("ConvInteger", _image, _weight, result=TensorProto.INT32)
+
+
 @pytest.mark.parametrize(
     ("item", "opset"),
     [
@@ -386,14 +513,15 @@ def test_agrees_with_an_independent_runtime(item: Case, opset: int) -> None:
 def test_constants_alone_give_a_constant(item: Case, opset: int) -> None:
     operands = tuple(Known(x) if isinstance(x, np.ndarray) else x for x in item.operands)
     model, _ = replace(item, operands=operands).build(opset)
-    assert all(isinstance(y, Constant) for y in import_onnx(model).outputs.values())
+    kept = FakeQuantize if item.op_type in KEPT else Constant
+    assert all(isinstance(y, (Constant, kept)) for y in import_onnx(model).outputs.values())
     assert_agrees(model, {})
 
 
 def test_every_importer_has_a_case() -> None:
     tested = {(c.op_type, v) for c in CASES for v in c.versions()}
     for op_type, forms in importers().items():
-        if op_type in ("Shape", "Size", "SimplifiedLayerNormalization"):
-            continue  # constants, and operators of ONNX Runtime: see test_onnx_contrib.py
+        if op_type in ("Shape", "Size", "DynamicQuantizeLinear", "SimplifiedLayerNormalization"):
+            continue  # constants; and see test_onnx_integer.py and test_onnx_contrib.py
         for since, following in zip(forms, (*forms[1:], NEWEST + 1), strict=True):
             assert any((op_type, v) in tested for v in range(since, following)), (op_type, since)

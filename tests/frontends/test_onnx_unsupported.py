@@ -47,16 +47,6 @@ def test_what_follows_a_refused_node_is_still_understood() -> None:
     assert "Abs" not in message
 
 
-def test_quantized_models() -> None:
-    b = Builder()
-    b.input("x", [2, 3])
-    b.constant("scale", np.float32(0.1))
-    b.constant("zero", np.uint8(0))
-    codes = b.node("QuantizeLinear", "x", "scale", "zero", name="q")
-    model = b.model(b.node("DequantizeLinear", codes, "scale", "zero", name="dq"))
-    refused(UnsupportedError, model, "quantized already", "float model", "QuantizeLinear ×1 (q)")
-
-
 def test_loops_and_computed_branches() -> None:
     b = Builder()
     b.input("x", [2])

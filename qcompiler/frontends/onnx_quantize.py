@@ -1,0 +1,77 @@
+"""Importers of QuantizeLinear and DequantizeLinear, of ONNX and of ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from qcompiler.frontends.onnx_codes import quantized, storage_of
+from qcompiler.frontends.onnx_contrib import INT, MICROSOFT, define
+from qcompiler.frontends.onnx_integer import real_value
+from qcompiler.frontends.onnx_model import dtype_of
+from qcompiler.frontends.onnx_node import Node, importer
+from qcompiler.graph import Constant, Op
+from qcompiler.ops import Cast
+from qcompiler.types import FLOAT
+
+STORAGES = frozenset(f"{u}int{bits}" for u in ("", "u") for bits in (2, 4, 8, 16, 32))
+
+define("QuantizeLinear(x, y_scale, y_zero_point?) -> y", axis=INT)
+define("DequantizeLinear(x, x_scale, x_zero_point?) -> y", axis=INT)
+
+
+@importer("QuantizeLinear", since=10)
+@importer("QuantizeLinear", domain=MICROSOFT)
+def quantize_linear(node: Node) -> Op:
+    """round(x / scale) + zero_point; the zero point's type, or an attribute, says of what type."""
+    x, scale, zero_point = _blocks(node)
+    storage = "uint8" if zero_point is None else storage_of(zero_point)
+    if zero_point is None and (given := node.integer("output_dtype")):
+        storage = dtype_of(ir.DataType(given))
+    if storage not in STORAGES:
+        raise node.unsupported(f"codes of type {storage}")
+    if x.type.dtype != FLOAT:
+        x = Cast(x, FLOAT)
+    return quantized(node, x, scale, zero_point, storage, _axis(node, x, scale))
+
+
+@importer("DequantizeLinear", since=10)
+@importer("DequantizeLinear", domain=MICROSOFT)
+def dequantize_linear(node: Node) -> Op:
+    """(x − zero_point)·scale."""
+    x, scale, zero_point = _blocks(node)
+    if not x.type.is_integer:
+        raise node.broken(f"expected integers, found {x.type}")
+    return real_value(node, x, scale, zero_point, _axis(node, x, scale))
+
+
+def _axis(node: Node, x: Op, scale: Op) -> int | None:
+    if scale.type.size == 1 or scale.type.rank != 1:
+        return None
+    return node.axis(node.integer("axis", 1), x.type.rank)
+
+
+def _blocks(node: Node) -> tuple[Op, Op, Op | None]:
+    """The operands, with scales of blocks written out: one per element, or per index of an axis."""
+    x, scale, zero_point = node.x, node.operand(1), node.optional(2)
+    size = node.integer("block_size")
+    if size == 0 or scale.type.size == 1:
+        return x, scale, zero_point
+    axis = node.axis(node.integer("axis", 1), x.type.rank)
+    shape = x.type.shape
+    blocks = (*shape[:axis], -(-shape[axis] // max(size, 1)), *shape[axis + 1 :])
+    for values in (scale, zero_point):
+        if values is not None and values.type.shape != blocks:
+            raise node.broken(f"expected {list(blocks)} for blocks of {size}, found {values.type}")
+    return x, _repeated(node, scale, size), zero_point and _repeated(node, zero_point, size)
+
+
+def _repeated(node: Node, values: Op, size: int) -> Op:
+    """Each value as often as its block is long."""
+    if not isinstance(values, Constant):
+        raise node.unsupported("computed scales of blocks")
+    axis = node.axis(node.integer("axis", 1), node.x.type.rank)
+    array = np.repeat(values.array, size, axis).take(range(node.x.type.shape[axis]), axis)
+    return replace(values, array=array, tensor_type=None)

@@ -1,0 +1,185 @@
+"""Values that a model keeps in codes: what the import makes of them in every placement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import Builder, assert_agrees, by_onnxruntime, refused
+
+from qcompiler.errors import ModelError, UnsupportedError
+from qcompiler.frontends.onnx import import_onnx
+from qcompiler.graph import Constant, Graph
+from qcompiler.interpret import evaluate
+from qcompiler.ops import Codes, FakeQuantize, MatMul
+from qcompiler.types import Quantization
+
+RNG = np.random.default_rng(0)
+BY = Quantization.per_tensor("uint8", float(np.float32(0.05)), 90)
+
+
+def parameters(b: Builder, name: str, scale: float, zero_point: np.integer) -> tuple[str, str]:
+    b.constant(f"{name}_scale", np.float32(scale))
+    return f"{name}_scale", b.constant(f"{name}_zero", np.array(zero_point))
+
+
+def moved(*steps: str) -> tuple[Builder, str]:
+    """x quantized, then moved by operators on codes, not yet dequantized."""
+    b = Builder(opset=21)
+    by = parameters(b, "x", 0.05, np.uint8(90))
+    value = b.node("QuantizeLinear", b.input("x", [1, 4, 6, 6]), *by)
+    for step in steps:
+        match step:
+            case "Reshape":
+                value = b.node(step, value, b.constant("shape", np.array([1, 4, 6, 6])))
+            case "Transpose":
+                value = b.node(step, value, perm=[0, 1, 3, 2])
+            case "MaxPool":
+                value = b.node(step, value, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            case "Concat":
+                value = b.node(step, value, value, axis=1)
+            case "Pad":
+                pads = b.constant("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+                value = b.node(step, value, pads, b.constant("code", np.uint8(7)))
+            case "Clip":
+                ends = b.constant("low", np.uint8(85)), b.constant("high", np.uint8(99))
+                value = b.node(step, value, *ends)
+    return b, value
+
+
+def imported(b: Builder, value: str) -> Graph:
+    model = b.model(b.node("DequantizeLinear", value, "x_scale", "x_zero", outputs=("y",)))
+    x = RNG.standard_normal((1, 4, 6, 6), np.float32)
+    assert_agrees(model, {"x": x})
+    return import_onnx(model)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (),
+        ("Reshape",),
+        ("Transpose", "Pad", "MaxPool"),
+        ("MaxPool", "Concat"),
+        ("Concat", "Clip", "Transpose"),
+    ],
+    ids="-".join,
+)
+def test_codes_that_are_only_moved_stay_real_values(steps: tuple[str, ...]) -> None:
+    graph = imported(*moved(*steps))
+    assert all(node.type.is_float for node in graph.ops)
+    (y,) = graph.outputs.values()
+    assert isinstance(y, FakeQuantize)
+    assert y.quantization == BY
+
+
+def test_other_integer_operators_get_the_codes() -> None:
+    b, codes = moved("Transpose")
+    model = b.model(b.node("Cast", codes, to=TensorProto.FLOAT, outputs=("y",)))
+    assert_agrees(model, {"x": RNG.standard_normal((1, 4, 6, 6), np.float32)})
+    assert any(isinstance(node, Codes) for node in import_onnx(model).ops)
+
+
+def test_codes_can_be_inputs_and_outputs() -> None:
+    b = Builder(opset=21)
+    by = parameters(b, "x", 0.05, np.uint8(90))
+    real = b.node("DequantizeLinear", b.input("x", [2, 9], TensorProto.UINT8), *by)
+    codes = b.node("QuantizeLinear", b.node("Relu", real), *by, outputs=("y",))
+    model = b.model(codes, dtype=TensorProto.UINT8)
+    assert_agrees(model, {"x": RNG.integers(0, 255, (2, 9), np.uint8)})
+    assert import_onnx(model).outputs["y"].type.dtype == "uint8"
+
+
+def test_another_scale_is_another_value() -> None:
+    b, codes = moved()
+    other = parameters(b, "z", 0.2, np.uint8(3))
+    model = b.model(b.node("DequantizeLinear", codes, *other, outputs=("y",)))
+    assert_agrees(model, {"x": RNG.standard_normal((1, 4, 6, 6), np.float32)})
+
+
+def test_one_value_however_often_it_is_dequantized() -> None:
+    b, codes = moved()
+    a, c = (b.node("DequantizeLinear", codes, "x_scale", "x_zero") for _ in range(2))
+    graph = import_onnx(b.model(b.node("Mul", a, c, outputs=("y",))))
+    assert len({x for node in graph.ops for x in node.operands if isinstance(x, FakeQuantize)}) == 1
+
+
+@pytest.mark.parametrize("element", ["INT4", "UINT4", "INT2"])
+def test_weights_of_few_bits(element: str) -> None:
+    bits, signed = int(element[-1]), element.startswith("I")
+    low = -(1 << bits - 1) if signed else 0
+    codes = RNG.integers(low, low + (1 << bits), (3, 4))
+    b = Builder(opset=25)
+    kind = getattr(TensorProto, element)
+    b.initializers.append(helper.make_tensor("w", kind, (3, 4), codes.reshape(-1)))
+    b.constant("scale", np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    w = b.node("DequantizeLinear", "w", "scale", axis=1)
+    graph = import_onnx(b.model(b.node("MatMul", b.input("x", [2, 3]), w, outputs=("y",))))
+    (y,) = graph.outputs.values()
+    match y:
+        case MatMul(_, FakeQuantize(Constant(array=array), quantization)):
+            assert quantization.storage == element.lower()
+            assert quantization.axis == 1
+            np.testing.assert_allclose(array, codes * np.array([0.1, 0.2, 0.3, 0.4]), rtol=1e-6)
+        case _:
+            pytest.fail(str(graph))
+
+
+@pytest.mark.parametrize("activations", ["dynamic", "codes"])
+def test_products_of_integers_are_products_of_reals(activations: str) -> None:
+    b = Builder(opset=21)
+    x = b.input("x", [3, 8])
+    if activations == "dynamic":
+        codes, scale, zero = b.node("DynamicQuantizeLinear", x, outputs=("q", "s", "z")), "s", "z"
+    else:
+        scale, zero = parameters(b, "x", 0.03, np.uint8(128))
+        codes = b.node("QuantizeLinear", x, scale, zero)
+    weight = RNG.integers(-60, 60, (8, 4), np.int8)
+    b.constant("w", weight)
+    total = b.node("MatMulInteger", codes, "w", zero, b.constant("wz", np.int8(5)))
+    real = b.node("Cast", b.node("Unsqueeze", total, b.constant("axes", np.array([0]))), to=1)
+    factor = b.node("Mul", scale, b.constant("ws", np.float32(0.01)))
+    model = b.model(b.node("Mul", real, factor, outputs=("y",)))
+    graph = import_onnx(model)
+    assert all(node.type.is_float for node in graph.ops)
+    feeds = {"x": np.clip(RNG.standard_normal((3, 8), np.float32), -3, 3)}
+    (expected,) = by_onnxruntime(model, feeds)
+    assert np.abs(evaluate(graph, feeds)["y"] - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_dynamic_codes_are_nobody_elses() -> None:
+    b = Builder(opset=21)
+    b.node("DynamicQuantizeLinear", b.input("x", [3, 8]), outputs=("q", "s", "z"), name="dyn")
+    model = b.model("q", dtype=TensorProto.UINT8)
+    refused(UnsupportedError, model, "DynamicQuantizeLinear in front of anything", "dyn")
+
+
+def test_long_products_do_not_pass_for_exact_integers() -> None:
+    b = Builder(opset=21)
+    b.input("x", [3, 4000], TensorProto.UINT8)
+    b.constant("w", RNG.integers(-9, 9, (4000, 2), np.int8))
+    model = b.model(b.node("MatMulInteger", "x", "w", name="long"), dtype=TensorProto.INT32)
+    refused(UnsupportedError, model, "stay integers", "long")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.inf])
+def test_a_scale_that_is_none(scale: float) -> None:
+    b = Builder(opset=21)
+    b.constant("s", np.float32(scale))
+    model = b.model(b.node("QuantizeLinear", b.input("x", [3]), "s"), dtype=TensorProto.UINT8)
+    refused(ModelError, model, "positive finite scales")
+
+
+def test_scales_that_do_not_fit() -> None:
+    b = Builder(opset=21)
+    b.constant("s", np.ones(4, np.float32))
+    model = b.model(b.node("QuantizeLinear", b.input("x", [2, 3]), "s"), dtype=TensorProto.UINT8)
+    refused(ModelError, model, "4 scales on axis 1 of float32[2x3]")
+
+
+def test_codes_of_floats_are_refused_by_name() -> None:
+    b = Builder(opset=21)
+    b.constant("s", np.float32(1))
+    value = b.node("QuantizeLinear", b.input("x", [2]), "s", output_dtype=TensorProto.FLOAT8E4M3FN)
+    model = b.model(b.node("DequantizeLinear", value, "s"))
+    refused(UnsupportedError, model, "codes of type float8e4m3fn")
