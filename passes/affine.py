@@ -14,6 +14,7 @@ from qcompiler.ops import (
     Average,
     AveragePool,
     Cast,
+    Clip,
     Conv,
     ConvInteger,
     Dequantize,
@@ -37,6 +38,7 @@ from qcompiler.passes.functions import normal, probabilities, shift_gelu, weight
 from qcompiler.types import Quantization
 
 Term = tuple[Op, np.ndarray]
+WHOLE_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
             return Affine((), c.astype(np.float64))
         case Dequantize(q):
             return _codes(q)
+        case Cast(x) if not x.type.is_float:
+            return _whole(x)
         case Add(a, b) | Sub(a, b):
             left, right = affine(a, config), affine(b, config)
             if left is None or right is None:
@@ -85,7 +89,7 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
         case Conv(Dequantize(x), Dequantize(Constant() as w), bias):
             return _conv(value, x, w, bias)
         case MatMul(Dequantize(x), Dequantize(w), bias):
-            return _matmul(x, w, bias)
+            return _matmul(value, x, w, bias)
         case ReduceMean(Dequantize(x), axes):
             return _mean(value, x, axes)
         case AveragePool(Dequantize(x), window):
@@ -118,17 +122,29 @@ def _codes(q: Op) -> Affine:
     return Affine(((q, scales),), -scales * zero_points)
 
 
+def _whole(x: Op) -> Affine | None:
+    """Whole numbers and truth values are integers already; what is beyond ±2^30 is moved there."""
+    if x.type.dtype in ("uint32", "uint64"):
+        return None
+    if x.type.dtype == "int64":
+        x = Clip(x, -WHOLE_LIMIT, WHOLE_LIMIT)
+    return Affine(((Cast(x, "int32"), np.asarray(1.0)),), np.asarray(0.0))
+
+
 def _product(a: Op, b: Op) -> Affine | None:
     """s_a·s_b·(q_a − z_a)·(q_b − z_b)."""
-    factors = []
+    factors, bound = [], 1
     for x in (a, b):
         q = _quantization(x)
-        if q.axis is not None or q.bounds.bits > 15:
+        if q.axis is not None:
             return None
         code: Op = Cast(x, "int32")
-        if q.zero_point[0]:
-            code = Add(code, scalar(-q.zero_point[0], "int32"))
+        if z := q.zero_point[0]:
+            code = Add(code, scalar(-z, "int32"))
+        bound *= max(q.bounds.high - z, z - q.bounds.low)
         factors.append(code)
+    if bound > INT32_MAX:
+        return None
     scale = np.asarray(_quantization(a).scale[0] * _quantization(b).scale[0])
     return Affine(((Mul(*factors), scale),), np.asarray(0))
 
@@ -149,21 +165,29 @@ def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
     return Affine(((term, scales.reshape(channel)),), rest.reshape(channel))
 
 
-def _matmul(x: Op, w: Op, bias: Op | None) -> Affine | None:
+def _matmul(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
     if not _is_8_bit(x) or w.type.dtype != "int8" or not _is_known(bias):
         return None
-    zero_point = _quantization(x).zero_point[0]
-    if isinstance(w, Constant) and w.type.rank == 2:
-        sums = w.array.astype(np.int64).sum(axis=0)
-    elif zero_point or any(_quantization(w).zero_point):
-        return None  # the correction would depend on the values
-    else:
-        sums = np.zeros(w.type.shape[-1], np.int64)
+    zero_point, meaning = _quantization(x).zero_point[0], _quantization(w)
+    if any(meaning.zero_point) or meaning.axis not in (None, w.type.rank - 1):
+        return None
+    channels = w.type.shape[-1]
     scales = np.broadcast_to(
-        _quantization(x).scale[0] * _quantization(w).scales(2).reshape(-1), sums.shape
+        _quantization(x).scale[0] * meaning.scales(w.type.rank).reshape(-1), (channels,)
     )
-    codes, rest = _bias(bias, scales, sums, zero_point)
-    return Affine(((MatMulInteger(x, w, codes), scales),), rest)
+    if isinstance(w, Constant) and w.type.rank == 2:
+        codes, rest = _bias(bias, scales, w.array.astype(np.int64).sum(axis=0), zero_point)
+        return Affine(((MatMulInteger(x, w, codes), scales),), rest)
+    codes, rest = _bias(bias, scales, np.zeros(channels, np.int64), 0)
+    form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+    if not zero_point:
+        return form
+    # What the zero point adds depends on the other factor: z_x·Σw, along the axis of the sum.
+    if isinstance(w, Constant):
+        sums = w.array.astype(np.float64).sum(axis=-2, keepdims=True)
+        return form.plus(Affine((), -zero_point * scales * sums))
+    total = ReduceSum(w, (w.type.rank - 2,))
+    return form.plus(Affine(((total, -zero_point * scales),), np.asarray(0.0)))
 
 
 def _bias(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,9 @@ from qcompiler.ops import (
     Conv,
     Div,
     Expand,
+    MatMul,
+    Maximum,
+    Minimum,
     Mul,
     Pad,
     Relu,
@@ -24,6 +28,7 @@ from qcompiler.ops import (
     Sub,
     Transpose,
 )
+from qcompiler.ops.arithmetic import Extremum
 from qcompiler.passes.base import Preserves, RewritePass
 
 FOLD_LIMIT = 1 << 22
@@ -64,7 +69,14 @@ class Canonicalize(RewritePass):
 
     def rules(self) -> tuple[Rule, ...]:
         """Folding first: the others then see constants."""
-        return (fold_constant, drop_identity, constant_right, merge_movement, absorb_padding)
+        return (
+            fold_constant,
+            drop_identity,
+            constant_right,
+            weight_right,
+            merge_movement,
+            absorb_padding,
+        )
 
 
 def fold_constant(node: Op) -> Op | None:
@@ -92,11 +104,19 @@ def drop_identity(node: Op) -> Op | None:
             return Relu(x)
         case Relu(Relu() as x):
             return x
+        case Maximum(x, Constant(array=c)) if _is_bound(node, c):
+            return Clip(x, low=float(c.reshape(())))
+        case Minimum(x, Constant(array=c)) if _is_bound(node, c):
+            return Clip(x, high=float(c.reshape(())))
         case Add(x, Constant(array=c)) if not c.any() and node.type == x.type:
             return x
         case Mul(x, Constant(array=c)) if np.all(c == 1) and node.type == x.type:
             return x
     return None
+
+
+def _is_bound(node: Extremum, c: np.ndarray) -> bool:
+    return node.type == node.a.type and node.type.is_float and c.size == 1 and not np.isnan(c).any()
 
 
 def _unbounded(bound: float | None) -> bool:
@@ -108,6 +128,12 @@ def constant_right(node: Op) -> Op | None:
     match node:
         case Add(Constant() as c, x) | Mul(Constant() as c, x) if not isinstance(x, Constant):
             return dataclasses.replace(node, a=x, b=c)
+        case Maximum(Constant() as c, x) | Minimum(Constant() as c, x) if not isinstance(
+            x, Constant
+        ):
+            return dataclasses.replace(node, a=x, b=c)
+        case Div(Constant(array=c) as one, x) if c.size > 1 and not isinstance(x, Constant):
+            return Mul(Div(Constant(np.ones((), c.dtype)), x), one)
         case Sub(x, Constant(array=c)) if node.type.is_float:
             return Add(x, Constant(-c))
         case Sub(Constant() as c, x) if node.type.is_float:
@@ -119,6 +145,21 @@ def constant_right(node: Op) -> Op | None:
         case Mul(Mul(x, Constant(array=a)), Constant(array=b)):
             return Mul(x, Constant(a * b))
     return None
+
+
+def weight_right(node: Op) -> Op | None:
+    """w @ x → (xᵀ @ wᵀ)ᵀ: weights stand on the right, where each output channel has a scale."""
+    match node:
+        case MatMul(Constant(array=w), x, None) if not isinstance(x, Constant):
+            pass
+        case _:
+            return None
+    if math.prod(w.shape[:-2]) != 1:
+        return None
+    swapped = (*range(x.type.rank - 2), x.type.rank - 1, x.type.rank - 2)
+    weight = Constant(np.ascontiguousarray(w.reshape(w.shape[-2:]).T))
+    product = Transpose(MatMul(Transpose(x, swapped), weight), swapped)
+    return product if product.type == node.type else Reshape(product, node.type.shape)
 
 
 def merge_movement(node: Op) -> Op | None:

@@ -15,6 +15,7 @@ from qcompiler.ops import (
     Concat,
     ConvInteger,
     Dequantize,
+    Divide,
     Elementwise,
     Lookup,
     MaxPool,
@@ -108,7 +109,7 @@ def sink_transpose(node: Op) -> Op | None:
         case Requantize(quantization=q) | Quantize(quantization=q):
             undone = [_undone(x, permutation) for x in node.operands]
             inner = node.with_operands(undone, quantization=q.transposed(inverse))
-        case Dequantize() | Elementwise():
+        case Dequantize() | Divide() | Elementwise():
             inner = node.with_operands(_undone(x, permutation) for x in node.operands)
         case _:
             return None
@@ -118,7 +119,7 @@ def sink_transpose(node: Op) -> Op | None:
 def _permutation(node: Op) -> tuple[int, ...] | None:
     """The transpose in front of the op, if all operands have the same or none matters."""
     if isinstance(node, Composite) and not isinstance(
-        node, (Requantize, Table, Quantize, Dequantize)
+        node, (Requantize, Table, Divide, Quantize, Dequantize)
     ):
         return None
     found = {

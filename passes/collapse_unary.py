@@ -70,17 +70,23 @@ class CollapseUnary(Pass):
 
 
 def _variables(graph: Graph) -> dict[Op, Op]:
-    """Op → the value that it is a function of, elementwise and with scalar constants; or itself."""
+    """Op → the real value that it is an elementwise function of, with scalar constants; or itself.
+
+    The function's values, and what lies on the way, may be of any dtype: x > 0 is one as well.
+    """
     variables: dict[Op, Op] = {}
     for node in graph.ops:
         variables[node] = node
-        if not isinstance(node, Elementwise) or not node.type.is_float:
+        if not isinstance(node, Elementwise):
             continue
         values = [x for x in node.operands if not isinstance(x, Constant)]
         scalars = all(x.is_scalar for x in node.operands if isinstance(x, Constant))
         found = {variables[x] for x in values}
-        if scalars and len(found) == 1 and all(x.type == node.type for x in values):
-            variables[node] = found.pop()
+        if not scalars or len(found) != 1 or any(x.type.shape != node.type.shape for x in values):
+            continue
+        (variable,) = found
+        if variable.type.is_float:
+            variables[node] = variable
     return variables
 
 

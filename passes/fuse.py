@@ -9,6 +9,7 @@ from typing import ClassVar
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import (
     ConvInteger,
+    Divide,
     Elementwise,
     Fused,
     IntegerNormalization,
@@ -24,7 +25,7 @@ from qcompiler.ops import (
 from qcompiler.passes.base import Pass, Preserves
 
 ANCHORS = (ConvInteger, MatMulInteger, ReduceSum, MaxPool, IntegerNormalization)
-ELEMENTWISE = (Elementwise, Requantize, Table)
+ELEMENTWISE = (Elementwise, Requantize, Table, Divide)
 LAYOUT = (Pad, Transpose)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,43 +16,30 @@ from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.invariants import no_batch_norm, quantized, real
 from qcompiler.ops import (
     Add,
-    AveragePool,
     Clip,
-    Concat,
     Conv,
     Dequantize,
     Map,
     MatMul,
-    MaxPool,
-    Movement,
     Mul,
-    Normalize,
     Quantize,
-    ReduceMean,
     Relu,
     Softmax,
     Sub,
 )
 from qcompiler.passes.base import Preserves
+from qcompiler.passes.needs import (
+    PRODUCTS,
+    Need,
+    is_linear,
+    is_steep,
+    joined,
+    needs,
+    takes_any_width,
+)
 from qcompiler.passes.ranges import CalibratedPass, Ranges
-from qcompiler.types import Quantization
+from qcompiler.types import Quantization, common_quantization
 
-
-class Need(IntEnum):
-    """How wide a user wants its operand."""
-
-    NARROW = 0
-    """Codes of at most 8 bits: operands of products, tables and pools."""
-    WIDE = 1
-    """Terms of a residual sum."""
-    EXACT = 2
-    """Outputs of the model, and operands of ops that stay in float."""
-
-
-PRODUCTS = (Conv, MatMul)
-LINEAR = (Conv, MatMul, AveragePool, ReduceMean, Normalize, Add, Sub, Mul)
-"""Ops whose real result is a linear combination of accumulators: it need not be rounded before a
-clamp, a factor or a term behind it."""
 MAX_TERMS = 4
 
 
@@ -93,31 +79,23 @@ class _Inserter:
     @cached_property
     def needs(self) -> Mapping[Op, frozenset[Need]]:
         """What the users of each value want, seen through ops that only move elements."""
-        needs: dict[Op, set[Need]] = {node: set() for node in self.graph.ops}
+        found: dict[Op, set[Need]] = {node: set() for node in self.graph.ops}
         for y in self.graph.outputs.values():
-            needs[y].add(Need.EXACT)
+            found[y].add(Need.EXACT)
         for node in reversed(self.graph.ops):
             for x in node.operands:
-                needs[x] |= self._wants(node, needs[node])
-        return {node: frozenset(found) for node, found in needs.items()}
+                found[x] |= self._wants(node, x, found[node])
+        return {node: frozenset(wanted) for node, wanted in found.items()}
 
-    def _wants(self, user: Op, needs: set[Need]) -> set[Need]:
+    def _wants(self, user: Op, x: Op, result: Collection[Need]) -> Collection[Need]:
         if self.config.skips(user):
             return {Need.EXACT}
-        match user:
-            case Conv() | MatMul() | Map() | AveragePool() | MaxPool() | ReduceMean() | Softmax():
-                return {Need.NARROW}
-            case Normalize():
-                return {Need.WIDE}
-            case Add(_, Constant()) | Mul(_, Constant()) | Relu() | Clip():
-                return needs
-            case Add() | Sub():
-                return {Need.WIDE}
-            case Mul():
-                return {Need.NARROW}
-            case Movement() | Concat():
-                return needs
-        return {Need.EXACT}
+        return needs(user, x, result, self._is_steep)
+
+    def _is_steep(self, function: Map) -> bool:
+        method = self.config.rule(function.x).method
+        low, high = self.ranges.range(self.graph.names[function.x], "uint8", method)
+        return is_steep(function, low, high)
 
     @cached_property
     def absorbed(self) -> frozenset[Op]:
@@ -158,7 +136,7 @@ class _Inserter:
         clamp_of_clamp = isinstance(x, (Relu, Clip)) and all(
             isinstance(user, (Relu, Clip)) for user in self.graph.users[x]
         )
-        return (isinstance(x, LINEAR) or clamp_of_clamp) and self._only_use(x)
+        return (is_linear(x) or clamp_of_clamp) and self._only_use(x)
 
     def _only_use(self, x: Op) -> bool:
         """Whether one operand of one op is all that the value is for."""
@@ -190,34 +168,55 @@ class _Inserter:
         """The widest codes that a user wants."""
         return max(self.needs[node], default=Need.NARROW)
 
+    def width(self, node: Op) -> Need:
+        """The widest codes that there are of a value: NARROW, WIDE or EXACT."""
+        return _width(self.need(node))
+
     def quantization(self, node: Op, need: Need) -> Quantization:
         """What codes of a value mean; decided once per value and width."""
         if (node, need) not in self.chosen:
             self.chosen[node, need] = self._choose(node, need)
         return self.chosen[node, need]
 
-    def _choose(self, node: Op, need: Need) -> Quantization:
+    def _choose(self, node: Op, width: Need) -> Quantization:
         users = self.graph.users[node]
-        only_concat = len(users) == 1 and isinstance(users[0], Concat)
-        if only_concat and not self.graph.is_output(node) and need == self.need(users[0]):
-            return self.quantization(users[0], need)  # spares a requantization
+        if len(users) == 1 and not self.graph.is_output(node) and width is self.width(users[0]):
+            (user,) = users
+            if any(node is x for x in joined(user)) and not self.config.skips(user):
+                return self.quantization(user, width)  # spares a requantization
         config = self.config.rule(node)
         storage = {
             Need.NARROW: config.activations,
             Need.WIDE: config.residuals,
             Need.EXACT: config.outputs,
-        }[need]
-        if need is Need.NARROW and node in self.factors:
+        }[width]
+        if width is Need.NARROW and node in self.factors:
             storage = "int8"
-        if need is Need.NARROW and self.table_axis(node) is not None:
+        if width is Need.NARROW and self.table_axis(node) is not None:
             return self._channel_groups(node)
         low, high = self.ranges.range(self.graph.names[node], storage, config.method)
         return affine_quantization(low, high, storage)
 
+    def _compared(self, node: Op) -> Quantization:
+        """One quantization for all operands of which an op wants to know the order."""
+        lows, highs = [], []
+        storage, fixed = self.config.residuals, []
+        for x in node.fields(node.compares):
+            if isinstance(x, Constant):
+                fixed.append(x.array)
+                continue
+            low, high = self.ranges.range(self.graph.names[x], storage, self.config.method)
+            lows, highs = [*lows, low], [*highs, high]
+        reach = 4 * max(-min(lows), max(highs))  # a bound far beyond all values may saturate
+        for array in fixed:
+            lows.append(max(float(array.min(initial=0)), -reach))
+            highs.append(min(float(array.max(initial=0)), reach))
+        return affine_quantization(min(lows), max(highs), storage)
+
     def table_axis(self, node: Op) -> int | None:
         """The channel axis of a value that only a table reads and that may have many scales."""
         only_table = all(isinstance(user, Map) for user in self.graph.users[node])
-        if not (only_table and isinstance(node, LINEAR) and self._only_use(node)):
+        if not (only_table and is_linear(node) and self._only_use(node)):
             return None
         if self.config.rule(node).table_scales < 2 or node.type.rank < 2:
             return None
@@ -247,8 +246,8 @@ class _Inserter:
         for node in reversed(self.graph.ops):
             if isinstance(node, MatMul) and not isinstance(node.b, Constant):
                 found |= {node.a, node.b}
-            if isinstance(node, (Movement, Concat)) and node in found:
-                found |= set(node.operands)
+            if node.moves and node in found:
+                found |= set(node.fields(node.moves))
         return frozenset(x for x in found if not isinstance(x, Softmax))
 
     def result(self) -> Graph:
@@ -259,62 +258,87 @@ class _Inserter:
         def operand(x: Op, user: Op) -> Op:
             if x in self.absorbed or not self.is_rounded(x):
                 return real_values[x]
-            wanted = max(self._wants(user, set(self.needs[user])), default=Need.NARROW)
-            return dequantized(x, Need.NARROW if wanted is Need.NARROW else self.need(x))
+            wanted = max(self._wants(user, x, self.needs[user]), default=Need.NARROW)
+            wider = takes_any_width(user) and wanted is Need.WIDE
+            return dequantized(x, self.width(x) if wider else _width(wanted))
 
-        def dequantized(x: Op, need: Need) -> Op:
-            if (x, need) not in codes:
+        def dequantized(x: Op, width: Need) -> Op:
+            if (x, width) not in codes:
                 with origin(x.sources):
-                    widest = self.need(x)
-                    if need is widest:
+                    widest = self.width(x)
+                    if width is widest:
                         value = real_values[x]
-                        q = inherited(value) or self.quantization(x, need)
+                        q = inherited(value) or self.quantization(x, width)
                     else:
                         value = dequantized(x, widest)
-                        q = self.quantization(x, need)
-                        if _is_narrow(value):
+                        q = self.quantization(x, width)
+                        if _bits(value) <= q.bounds.bits:
                             return value
-                    codes[x, need] = Dequantize(Quantize(value, q, name=x.name))
-            return codes[x, need]
+                    codes[x, width] = Dequantize(Quantize(value, q, name=x.name))
+            return codes[x, width]
 
         def inherited(value: Op) -> Quantization | None:
             """The quantization of a moved value is that of the codes it moves."""
-            if isinstance(value, (Movement, MaxPool)) and isinstance(value.x, Dequantize):
-                return value.x.x.type.quantization
-            return None
+            moved = value.fields(value.moves)
+            if not moved or not all(isinstance(x, Dequantize) for x in moved):
+                return None
+            return common_quantization(*(x.operands[0].type for x in moved))
 
         for node in self.graph.ops:
             if isinstance(node, (Input, Constant)):
                 real_values[node] = node
                 continue
             operands = [operand(x, node) for x in node.operands]
-            if isinstance(node, Concat):
-                operands = [self._at_scale_of(node, x) for x in operands]
-            if isinstance(node, PRODUCTS) and not self.config.skips(node):
-                operands = self._weights(node, operands)
+            if not self.config.skips(node):
+                operands = self._aligned(node, operands)
+                operands = self._constants(node, operands)
             real_values[node] = node.with_operands(operands)
         outputs = {
-            name: dequantized(y, self.need(y)) if self.is_rounded(y) else real_values[y]
+            name: dequantized(y, self.width(y)) if self.is_rounded(y) else real_values[y]
             for name, y in self.graph.outputs.items()
         }
         return dataclasses.replace(self.graph, outputs=outputs)
 
-    def _at_scale_of(self, concat: Op, x: Op) -> Op:
-        q = self.quantization(concat, self.need(concat))
-        if isinstance(x, Dequantize) and x.x.type.quantization == q:
-            return x
-        return Dequantize(Quantize(x, q))
-
-    def _weights(self, node: Op, operands: list[Op]) -> list[Op]:
-        """Constant weights quantized with one scale per output channel."""
-        axis = 0 if isinstance(node, Conv) else node.operands[1].type.rank - 1
-        weight = operands[1]
-        if not isinstance(weight, Constant):
+    def _aligned(self, node: Op, operands: list[Op]) -> list[Op]:
+        """Operands that an op mixes at the scale of its result, those that it compares at one."""
+        compared = tuple(x for x in node.fields(node.compares) if x.type.is_float)
+        if mixed := joined(node):
+            q = self.quantization(node, self.width(node))
+        elif len(compared) > 1:
+            mixed, q = compared, self._compared(node)
+        else:
             return operands
-        q = weight_quantization(weight.array, self.config.rule(node).weights, axis)
-        # Not rounded yet: a later pass may choose better codes than the nearest.
-        return [operands[0], Dequantize(Quantize(weight, q)), *operands[2:]]
+        return [
+            _at_scale(new, q) if any(old is x for x in mixed) else new
+            for old, new in zip(node.operands, operands, strict=True)
+        ]
+
+    def _constants(self, node: Op, operands: list[Op]) -> list[Op]:
+        """Constant factors of products: weights with one scale per output channel."""
+        if not isinstance(node, PRODUCTS):
+            return operands
+        x, weight, *rest = operands
+        if isinstance(weight, Constant):
+            axis = 0 if isinstance(node, Conv) else weight.type.rank - 1
+            # Not rounded yet: a later pass may choose better codes than the nearest.
+            q = weight_quantization(weight.array, self.config.rule(node).weights, axis)
+            weight = Dequantize(Quantize(weight, q))
+        if isinstance(x, Constant):
+            bound = float(np.abs(x.array).max(initial=0.0))
+            x = _at_scale(x, affine_quantization(-bound, bound, "int8"))
+        return [x, weight, *rest]
 
 
-def _is_narrow(value: Op) -> bool:
-    return isinstance(value, Dequantize) and value.x.type.dtype in ("uint8", "int8")
+def _width(need: Need) -> Need:
+    return Need.WIDE if need is Need.PRECISE else need
+
+
+def _bits(value: Op) -> int:
+    q = value.operands[0].type.quantization if isinstance(value, Dequantize) else None
+    return 32 if q is None else q.bounds.bits
+
+
+def _at_scale(x: Op, q: Quantization) -> Op:
+    if isinstance(x, Dequantize) and x.x.type.quantization == q:
+        return x
+    return Dequantize(Quantize(x, q))

@@ -11,28 +11,32 @@ import numpy as np
 
 from qcompiler import fixed_point
 from qcompiler.config import QuantizationConfig
-from qcompiler.graph import Constant, Input, Op, Rule, fold
+from qcompiler.graph import Constant, Op, Rule
 from qcompiler.invariants import quantized
 from qcompiler.ops import (
     Add,
     Clip,
-    Concat,
     Dequantize,
-    Gather,
+    Div,
+    Divide,
+    Equal,
     Map,
-    MaxPool,
-    Movement,
     Mul,
     Pad,
     Quantize,
     Relu,
     Requantize,
     Table,
+    scalar,
+    table_size,
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
 from qcompiler.passes.functions import shift_gelu
 from qcompiler.types import Quantization, TensorType
+
+LARGEST_TABLE = 1 << 20
+"""Entries of all tables of a function together."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Integerize(RewritePass):
     entries.  What only moves or compares elements works on the codes.  What none of this matches
     stays in float between Dequantize and Quantize, still correct, and is reported by name.
 
-    >>> from qcompiler.graph import Graph
+    >>> from qcompiler.graph import Graph, Input
     >>> x = Input(TensorType("float32", (1, 4)), name="x")
     >>> codes = Quantize(x, Quantization.per_tensor("uint8", 0.5))
     >>> y = Quantize(Relu(Dequantize(codes)), Quantization.per_tensor("uint8", 0.25))
@@ -77,7 +81,15 @@ class Integerize(RewritePass):
         shift, requantize = (
             functools.partial(rule, config=self.config) for rule in (to_shift_gelu, to_requantize)
         )
-        return (same_codes, move_codes, shift, to_table, requantize)
+        return (
+            same_codes,
+            move_codes,
+            compare_codes,
+            shift,
+            to_table,
+            to_divide,
+            requantize,
+        )
 
 
 def same_codes(node: Op) -> Op | None:
@@ -92,30 +104,35 @@ def same_codes(node: Op) -> Op | None:
 
 
 def move_codes(node: Op) -> Op | None:
-    """quantize(move(dequantize(q))) of one quantization → move(q)."""
+    """quantize(move(dequantize(q), …)) of one quantization → move(q, …)."""
     match node:
         case Quantize(Pad(Dequantize(q), before, after, value), quantization) if (
             q.type.quantization == quantization
         ):
             code = fixed_point.quantize(np.asarray(value), quantization)
             return Pad(q, before, after, int(code))
-        case Quantize(Movement(Dequantize(q)) | MaxPool(Dequantize(q)) as move, quantization) if (
-            q.type.quantization == quantization
-        ):
-            return move.with_operands((q,))
-        case Quantize(Gather(Constant(array=table), indices, axis), quantization) if (
-            quantization.axis is None
-        ):
-            codes = fixed_point.quantize(table, quantization)
-            kind = TensorType(str(codes.dtype), codes.shape, quantization)
-            return Gather(Constant(codes, kind), indices, axis)
-        case Quantize(Concat(inputs) as concat, quantization):
-            parts = [x.x for x in inputs if isinstance(x, Dequantize)]
-            if len(parts) == len(inputs) and all(
-                q.type.quantization == quantization for q in parts
-            ):
-                return concat.with_operands(parts)
+        case Quantize(x, quantization) if x.moves:
+            return _on_codes(x, x.fields(x.moves), quantization)
     return None
+
+
+def compare_codes(node: Op) -> Op | None:
+    """compare(dequantize(p), dequantize(q)) of one quantization → compare(p, q)."""
+    compared = node.fields(node.compares)
+    if not compared or not isinstance(compared[0], Dequantize) or node.type.is_float:
+        return None
+    return _on_codes(node, compared, compared[0].x.type.quantization)
+
+
+def _on_codes(node: Op, values: tuple[Op, ...], quantization: Quantization | None) -> Op | None:
+    """The op on codes instead of the values that they stand for, if all are of one meaning."""
+    if quantization is None or quantization.axis is not None:
+        return None
+    codes = {x: x.x for x in values if isinstance(x, Dequantize)}
+    meanings = {x.type.quantization for x in codes.values()}
+    if len(codes) != len(set(values)) or meanings != {quantization}:
+        return None
+    return node.with_operands(codes.get(x, x) for x in node.operands)
 
 
 def to_shift_gelu(node: Op, config: QuantizationConfig) -> Op | None:
@@ -131,7 +148,7 @@ def to_shift_gelu(node: Op, config: QuantizationConfig) -> Op | None:
 
 
 def to_table(node: Op) -> Op | None:
-    """quantize(f(dequantize(q))·c + t) of 8-bit codes → a table, one per kind of channel."""
+    """quantize(f(dequantize(q))·c + t) of codes → a table, one per kind of channel."""
     match node:
         case Quantize(Add(Mul(Map() as f, Constant(array=c)), Constant(array=t)), q):
             pass
@@ -141,14 +158,14 @@ def to_table(node: Op) -> Op | None:
             c = np.ones(())
         case Quantize(Map() as f, q):
             c, t = np.ones(()), np.zeros(())
+        case Map() if not node.type.is_float:
+            return _to_other_table(node)
         case _:
             return None
-    if not isinstance(f.x, Dequantize) or f.x.x.type.dtype not in ("uint8", "int8"):
+    if (codes := _tabled(f)) is None or node.type.shape != codes.type.shape:
         return None
-    codes, meaning = f.x.x, f.x.x.type.quantization
-    if meaning is None or node.type.shape != codes.type.shape:
-        return None
-    rank = codes.type.rank
+    rank, meaning = codes.type.rank, codes.type.quantization
+    assert meaning is not None
     # What one table depends on, for every kind of channel.
     parts = (
         meaning.scales(rank),
@@ -161,17 +178,47 @@ def to_table(node: Op) -> Op | None:
     shape = np.broadcast_shapes(*(np.shape(p) for p in parts))
     columns = [np.broadcast_to(p, shape).reshape(-1).astype(np.float64) for p in parts]
     kinds, which = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)
-    all_codes = np.arange(256, dtype=np.int64) + np.iinfo(codes.type.dtype).min
-    tables = [_table(f.region.outputs["y"], all_codes, *kind) for kind in kinds]
+    one = table_size(codes.type.dtype)
+    if len(kinds) * one > LARGEST_TABLE:
+        return None
+    all_codes = _all_codes(codes)
+    tables = [_table(f, all_codes, *kind) for kind in kinds]
     values = np.clip(np.concatenate(tables), q.bounds.low, q.bounds.high).astype(q.bounds.dtype)
     rows = None
     if len(kinds) > 1:
-        rows = Constant((256 * which).reshape(shape).astype(np.int32))
+        rows = Constant((one * which).reshape(shape).astype(np.int32))
     return Table(codes, Constant(values), q, rows)
 
 
+def _to_other_table(f: Map) -> Op | None:
+    """f(dequantize(q)) of another dtype than real numbers, such as x > 0 → a table."""
+    if (
+        (codes := _tabled(f)) is None
+        or (q := codes.type.quantization) is None
+        or q.axis is not None
+    ):
+        return None
+    values = f.at(((_all_codes(codes) - q.zero_point[0]) * q.scale[0]).astype(np.float32))
+    if f.type.dtype != "bool":
+        return Table(codes, Constant(values))
+    return Equal(Table(codes, Constant(values.astype(np.uint8))), scalar(1, "uint8"))
+
+
+def _tabled(f: Map) -> Op | None:
+    """The codes that a function of them can be looked up for."""
+    if not isinstance(f.x, Dequantize):
+        return None
+    q = f.x.x.type.quantization
+    return f.x.x if q is not None and q.bounds.bits <= 16 else None
+
+
+def _all_codes(codes: Op) -> np.ndarray:
+    info = np.iinfo(codes.type.dtype)
+    return np.arange(info.min, info.max + 1, dtype=np.int64)
+
+
 def _table(
-    root: Op,
+    f: Map,
     codes: np.ndarray,
     scale: float,
     zero_point: float,
@@ -181,19 +228,29 @@ def _table(
     result_zero_point: float,
 ) -> np.ndarray:
     """The result's code (not yet clamped) for each code of the operand."""
-    reals = _evaluate(root, ((codes - zero_point) * scale).astype(np.float32))
+    reals = f.at(((codes - zero_point) * scale).astype(np.float32)).astype(np.float64)
+    reals = np.nan_to_num(reals, nan=0.0)  # outside its domain
     steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
     return fixed_point.round_half_up(steps) + int(result_zero_point)
 
 
-def _evaluate(root: Op, x: np.ndarray) -> np.ndarray:
-    """The function at each element of x; NaN, outside its domain, counts as 0."""
-
-    def visit(node: Op, operands: list[np.ndarray]) -> np.ndarray:
-        return x if isinstance(node, Input) else node.numpy(*operands)
-
-    values = fold([root], {}, visit)[root]
-    return np.nan_to_num(np.broadcast_to(values, x.shape).astype(np.float64), nan=0.0)
+def to_divide(node: Op) -> Op | None:
+    """quantize(dequantize(a) / dequantize(b)) → one integer division."""
+    match node:
+        case Quantize(Div(Dequantize(a), Dequantize(b)), q) if q.axis is None:
+            pass
+        case _:
+            return None
+    meanings = [x.type.quantization for x in (a, b)]
+    if any(m is None or m.axis is not None or m.bounds.bits > 16 for m in meanings):
+        return None
+    p, d = (m.scale[0] for m in meanings if m is not None)
+    ratio = p / (d * q.scale[0])
+    if not 2.0**-40 < ratio < 2.0**28:
+        return None
+    shift = int(np.clip(28 - np.frexp(ratio)[1], 0, 42))
+    multiplier = int(fixed_point.round_half_up(np.ldexp(ratio, shift)))
+    return Divide(a, b, Constant(np.array(multiplier, np.int32)), shift, q)
 
 
 def to_requantize(node: Op, config: QuantizationConfig) -> Op | None:

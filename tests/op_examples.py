@@ -35,6 +35,7 @@ from qcompiler.ops import (
     Cosh,
     Dequantize,
     Div,
+    Divide,
     Elu,
     Equal,
     Erf,
@@ -321,6 +322,20 @@ def _requantize() -> Iterator[Op]:
         yield Table(given(dtype, 3, 100), constant(result, 256, seed=3), meaning)
         rows = Constant(np.array([512, 0, 256], np.int32))
         yield Table(given(dtype, 40, 3), constant(result, 768, seed=4), meaning, rows)
+    for dtype, result in (("int16", "uint8"), ("uint16", "int16"), ("int16", "int64")):
+        yield Table(given(dtype, 3, 100), constant(result, 1 << 16, seed=3))
+    rows = Constant(np.array([1 << 16, 0, 0], np.int32))
+    meaning = Quantization.per_tensor("int16", 0.1)
+    yield Table(given("int16", 40, 3), constant("int16", 1 << 17, seed=4), meaning, rows)
+
+
+def _divide() -> Iterator[Op]:
+    for storage, shift, zero in (("int16", 10, 0), ("uint8", 42, 128), ("int8", 0, -3)):
+        q = Quantization.per_tensor(storage, 0.1, zero)
+        m = Constant(np.array((1 << 29) - 1, np.int32))
+        yield Divide(codes("int16", 3, 40), codes("int16", 3, 40), m, shift, q)
+        small = codes("uint8", 3, 1, zero=3)
+        yield Divide(codes("uint16", 3, 40, zero=9), small, m, shift, q)
 
 
 def _normalizations() -> Iterator[Op]:
@@ -392,7 +407,7 @@ def examples() -> list[Example]:
     """At least two examples of every op of `qcompiler.ops`."""
     families = (
         _arithmetic, _functions, _elementary, _order, _real, _integer, _movement, _quantized,
-        _requantize, _normalizations, _softmax, _regions,
+        _requantize, _divide, _normalizations, _softmax, _regions,
     )  # fmt: skip
     counts: dict[str, int] = {}
     found = []

@@ -55,7 +55,7 @@ from qcompiler.ops.real import (
     Softmax,
 )
 from qcompiler.ops.reduction import ReduceMax, ReduceMin
-from qcompiler.ops.requantize import Requantize, Table
+from qcompiler.ops.requantize import Divide, Requantize, Table, table_size
 from qcompiler.ops.shape import Concat, Expand, Gather, Movement, Pad, Reshape, Slice, Transpose
 from qcompiler.ops.shift import IntegerLayerNorm, ShiftExponentials, ShiftGELU, Shiftmax
 from qcompiler.ops.softmax import Average, Exponentials, Reciprocal
@@ -106,6 +106,7 @@ __all__ = [
     "Cosh",
     "Dequantize",
     "Div",
+    "Divide",
     "Elementwise",
     "Elu",
     "Equal",
@@ -178,4 +179,5 @@ __all__ = [
     "inline",
     "scalar",
     "skeleton",
+    "table_size",
 ]

@@ -59,6 +59,14 @@ class Map(Composite):
     def body(self) -> Op:
         return inline(self.region, (self.x,))
 
+    def at(self, x: np.ndarray) -> np.ndarray:
+        """The function at each element of an array of any shape."""
+        (root,), (variable,) = self.region.outputs.values(), self.region.inputs
+        env: dict[Op, np.ndarray] = {variable: x}
+        with np.errstate(all="ignore"):  # outside its domain a function may be what it likes
+            value = fold([root], env, lambda node, xs: node.numpy(*xs))[root]
+        return np.asarray(value).reshape(x.shape)  # constants may have ranks of their own
+
 
 @op
 class Fused(Composite):

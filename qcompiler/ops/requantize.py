@@ -1,11 +1,25 @@
-"""Composites of the integer language: dyadic requantization and 256-entry tables."""
+"""Composites of the integer language: dyadic requantization, tables and quotients."""
 
 from __future__ import annotations
 
 from functools import reduce
 
+import numpy as np
+
 from qcompiler.graph import Constant, Op, op
-from qcompiler.ops.arithmetic import Add, Cast, Clip, Mul, ShiftRight, Sub, scalar
+from qcompiler.ops.arithmetic import (
+    Add,
+    Cast,
+    Clip,
+    FloorDiv,
+    GreaterEqual,
+    Maximum,
+    Mul,
+    Select,
+    ShiftRight,
+    Sub,
+    scalar,
+)
 from qcompiler.ops.composite import Composite
 from qcompiler.ops.integer import Lookup
 from qcompiler.types import Quantization, TensorType
@@ -63,40 +77,95 @@ class Requantize(Composite):
 
 @op
 class Table(Composite):
-    """values[code]: any function of an 8-bit code, to within half a step of the result.
+    """values[code]: any function of a code of 8 or 16 bits, to within half a step of the result.
 
     Channels whose scales differ have tables of their own, one behind the other.
 
     Attributes:
-        x: 8-bit codes.
-        values: 256 codes of the result, that of the smallest code of x's dtype first; or several
-            such tables.
-        quantization: Meaning of the result.
-        rows: int32, broadcastable to x: where the table of each element starts, a multiple of 256.
-            None where there is one table.
+        x: Codes of 8 or 16 bits.
+        values: The result for every code, that of the smallest code of x's dtype first, 2^8 or 2^16
+            of them; or several such tables.  Codes of `quantization`, or anything else without.
+        quantization: Meaning of the result, where it has one.
+        rows: int32, broadcastable to x: where the table of each element starts, a multiple of the
+            table's size.  None where there is one table.
     """
 
     x: Op
     values: Op
-    quantization: Quantization
+    quantization: Quantization | None = None
     rows: Op | None = None
 
     def body(self) -> Op:
-        self.expect(self.x.type.dtype in ("uint8", "int8"), "8-bit codes", self.x.type)
-        dtype, size = self.quantization.bounds.dtype, self.values.type.size
-        fits = self.values.type == TensorType(dtype, (size,)) and size % 256 == 0 and size > 0
-        self.expect(fits, f"{dtype}[256] or a multiple", self.values.type)
+        x, values, q = self.x.type, self.values.type, self.quantization
+        self.expect(x.is_integer and table_size(x.dtype) <= 1 << 16, "8 or 16 bits", x)
+        dtype, one = values.dtype if q is None else q.bounds.dtype, table_size(x.dtype)
+        fits = (values.dtype, values.rank) == (dtype, 1) and values.size % one == 0 < values.size
+        self.expect(fits, f"{dtype}[{one}] or a multiple", values)
         index: Op = Cast(self.x, "int32")
-        if self.x.type.dtype == "int8":
-            index = Sub(index, scalar(-128, "int32"))
+        if low := int(np.iinfo(x.dtype).min):
+            index = Sub(index, scalar(low, "int32"))
         if self.rows is None:
-            self.expect(size == 256, "one table of 256", self.values.type)
+            self.expect(values.size == one, f"one table of {one}", values)
             return Lookup(index, self.values)
         self.expect(self.rows.type.dtype == "int32", "int32 rows", self.rows.type)
         if isinstance(self.rows, Constant):
-            inside = self.rows.array.min() >= 0 and self.rows.array.max() <= size - 256
-            self.expect(bool(inside), f"rows within 0…{size - 256}", self.rows.array.max())
+            rows, last = self.rows.array, values.size - one
+            inside = rows.min(initial=0) >= 0 and rows.max(initial=0) <= last
+            self.expect(bool(inside), f"rows within 0…{last}", rows.max(initial=0))
         return Lookup(Add(index, self.rows), self.values)
+
+
+def table_size(dtype: str) -> int:
+    """How many entries a table for integers of that dtype has."""
+    return 1 << 8 * np.dtype(dtype).itemsize
+
+
+@op
+class Divide(Composite):
+    """clamp(round(r·(a − z_a) / (b − z_b)) + z): the quotient of two values, rounded once.
+
+    An integer division of 64 bits, floor((2·a·m + b·2^k) / (b·2^(k + 1))) for r = m / 2^k and
+    b > 0, so that no range of b is too wide.  A divisor of 0 counts as one step.
+
+    Attributes:
+        a: Codes of at most 16 bits.
+        b: Likewise, broadcastable with a.
+        multiplier: m, an int32 constant of rank 0, positive and below 2^29.
+        shift: k, 0…42.
+        quantization: Meaning of the result, per tensor.
+    """
+
+    a: Op
+    b: Op
+    multiplier: Op
+    shift: int
+    quantization: Quantization
+
+    def body(self) -> Op:
+        q = self.quantization
+        self.expect(0 <= self.shift <= 42, "a shift of 0…42", self.shift)
+        self.expect(q.axis is None, "one scale", q)
+        a, b = (self._code(x) for x in (self.a, self.b))
+        negative = GreaterEqual(scalar(-1, "int64"), b)
+        zero = scalar(0, "int64")
+        a = Select(negative, Sub(zero, a), a)
+        b = Maximum(Select(negative, Sub(zero, b), b), scalar(1, "int64"))
+        twice = Mul(Mul(a, Cast(self.multiplier, "int64")), scalar(2, "int64"))
+        unit = Mul(b, scalar(1 << self.shift, "int64"))
+        quotient: Op = FloorDiv(Add(twice, unit), Mul(unit, scalar(2, "int64")))
+        if q.zero_point[0]:
+            quotient = Add(quotient, scalar(q.zero_point[0], "int64"))
+        return Cast(Clip(quotient, q.bounds.low, q.bounds.high), q.bounds.dtype)
+
+    def _code(self, x: Op) -> Op:
+        meaning = x.type.quantization
+        self.expect(meaning is not None and meaning.axis is None, "codes of one scale", x.type)
+        assert meaning is not None
+        self.expect(meaning.bounds.bits <= 16, "at most 16 bits", x.type)
+        code: Op = Cast(x, "int64")
+        if meaning.zero_point[0]:
+            code = Sub(code, scalar(meaning.zero_point[0], "int64"))
+        return code
 
 
 def _magnitude(node: Op) -> int:
