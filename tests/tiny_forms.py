@@ -100,7 +100,7 @@ _GRAPHS = (
 def form_graphs() -> Iterator[Example]:
     """Graphs of two real inputs [4, 8] and an integer one [4, 1], or [4] where it is an index."""
     for build in _GRAPHS:
-        x, y = (Input(TensorType(FLOAT, (4, 8)), name=name) for name in "xy")
+        x, y = (Input(TensorType(FLOAT, (4, 8)), name=name) for name in "ab")
         shape = (4,) if build is _reversed_rows else (4, 1)
         m = Input(TensorType("int64", shape), name="m")
         name = build.__name__.lstrip("_")
