@@ -26,6 +26,9 @@ from qcompiler.errors import (
 from qcompiler.frontends import (  # noqa: F401
     onnx_activation,
     onnx_attention,
+    onnx_contrib_attention,
+    onnx_contrib_linear,
+    onnx_contrib_normalization,
     onnx_einsum,
     onnx_elementwise,
     onnx_gather,

@@ -35,7 +35,7 @@ from qcompiler.ops import (
 )
 from qcompiler.types import FLOAT, Quantization, Storage, TensorType
 
-KEPT = frozenset(["DequantizeLinear", "QuantizeLinear", "MatMulNBits"])
+KEPT = frozenset(["DequantizeLinear", "QuantizeLinear"])
 """Operators that stay what they are even if all their operands are constants."""
 
 

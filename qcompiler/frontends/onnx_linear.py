@@ -36,7 +36,11 @@ def conv(node: Node) -> Op:
 @importer("MatMul")
 def matmul(node: Node) -> Op:
     """a @ b as numpy defines it, vectors included."""
-    a, b = node.x, node.operand(1)
+    return product(node, node.x, node.operand(1))
+
+
+def product(node: Node, a: Op, b: Op) -> Op:
+    """a @ b, either of which may be a vector."""
     if min(a.type.rank, b.type.rank) == 0:
         raise node.broken(f"expected tensors, found {a.type} and {b.type}")
     row, column = a.type.rank == 1, b.type.rank == 1

@@ -102,8 +102,6 @@ def test_forms_that_are_not_supported(op_type: str, attributes: dict[str, str], 
         ("Einsum", [[3], [3], [3]], {"equation": "i,i,i->i"}, "Einsum with equation 'i,i,i->i'"),
         ("Einsum", [[2, 3]], {"equation": "ij->ji"}, "Einsum with equation 'ij->ji'"),
         ("Einsum", [[1, 3], [2, 3]], {"equation": "bi,bi->b"}, "and sizes that broadcast"),
-        ("Attention", [[1, 1, 2, 4]] * 3 + [[2, 1]], {}, "Attention with a mask of fewer keys"),
-        ("Attention", [[1, 1, 2, 4]] * 3 + [[2, 3]] + [[1, 1, 1, 4]] * 2, {}, "cache of keys"),
     ],
 )
 def test_forms_of_transformers_that_are_not_supported(
@@ -112,6 +110,48 @@ def test_forms_of_transformers_that_are_not_supported(
     b = Builder(opset=23)
     names = [b.input(f"x{i}", shape) for i, shape in enumerate(shapes)]
     b.node(op_type, *names, outputs=("y",), name="culprit", **attributes)
+    refused(UnsupportedError, b.model("y"), words, "(culprit)")
+
+
+def test_masked_scores_are_no_output() -> None:
+    b = Builder(opset=23)
+    names = [b.input(f"x{i}", [1, 1, 2, 4]) for i in range(3)]
+    rule = {"is_causal": 1, "qk_matmul_output_mode": 2}
+    b.node("Attention", *names, outputs=("y", "", "", "qk"), name="culprit", **rule)
+    refused(UnsupportedError, b.model("qk"), "Attention with scores of −∞", "(culprit)")
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shapes", "attributes", "words"),
+    [
+        (
+            "GroupQueryAttention",
+            [[2, 1, 8]] * 3 + [[2, 2, 4, 4]] * 2 + [[2], []],
+            {"num_heads": 2, "kv_num_heads": 2},
+            "with a cache of computed length: export the model without a cache",
+        ),
+        (
+            "GroupQueryAttention",
+            [[2, 1, 8]] * 3 + [None, None, [2], []],
+            {"num_heads": 2, "kv_num_heads": 2, "qk_output": 1},
+            "with qk_output=1",
+        ),
+        ("MultiHeadAttention", [[2, 3, 8]] * 3 + [None] * 5 + [[1]], {"num_heads": 2}, "shared"),
+        ("Attention", [[2, 3, 8], [8, 24]], {"num_heads": 2, "do_rotary": 1}, "with do_rotary"),
+        ("Attention", [[2, 3, 8], [8, 24], None, [7]], {"num_heads": 2}, "with a mask int32[7]"),
+        ("FusedConv", [[1, 1, 4, 4], [1, 1, 3, 3]], {"activation": "Elu"}, "activation=Elu"),
+    ],
+)
+def test_forms_of_onnxruntime_that_are_not_supported(
+    op_type: str, shapes: list[list[int] | None], attributes: dict[str, Any], words: str
+) -> None:
+    b = Builder(opset=20)
+    names = []
+    for i, shape in enumerate(shapes):
+        whole = shape is not None and len(shape) < 2
+        kind = TensorProto.INT32 if whole else TensorProto.FLOAT
+        names.append("" if shape is None else b.input(f"x{i}", shape, kind))
+    b.node(op_type, *names, outputs=("y",), name="culprit", domain="com.microsoft", **attributes)
     refused(UnsupportedError, b.model("y"), words, "(culprit)")
 
 
