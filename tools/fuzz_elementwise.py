@@ -24,7 +24,8 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 
 @generates(
     "Abs", "Neg", "Relu", "Sigmoid", "Tanh", "Erf", "Exp", "HardSwish", "Identity", "Mish",
-    "Softplus", "Softsign", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Swish", "com.microsoft.QuickGelu",
+    "Softplus", "Softsign", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Swish",
+    "com.microsoft.QuickGelu",
     "ThresholdedRelu", "Shrink", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Ceil",
     "Floor", "Round", "Sign",
 )  # fmt: skip

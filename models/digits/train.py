@@ -1,7 +1,7 @@
 """Train the demo models on scikit-learn's handwritten digits; see ../README.md.
 
-One command writes all committed files: ``python models/digits/train.py``; names choose models. Same machine, same
-bytes.
+One command writes all committed files: ``python models/digits/train.py``; names choose models.
+Same machine, same bytes.
 """
 
 import argparse
