@@ -31,7 +31,7 @@ class Case:
     attributes: dict[str, Any]
     opsets: range
     outputs: int = 1
-    result: int = TensorProto.FLOAT
+    results: tuple[int, ...] = ()
 
     def versions(self) -> list[int]:
         """The opsets that changed the operator, and the newest, within the case's range."""
@@ -55,8 +55,8 @@ class Case:
         outputs = [f"y{i}" for i in range(self.outputs)]
         node = helper.make_node(self.op_type, names, outputs, name="node", **self.attributes)
         results = [
-            helper.make_value_info(y, helper.make_tensor_type_proto(self.result, None))
-            for y in outputs
+            helper.make_value_info(y, helper.make_tensor_type_proto(result, None))
+            for y, result in zip(outputs, self.results, strict=True)
         ]
         graph = helper.make_graph([node], "test", inputs, results, initializers)
         imports = [helper.make_opsetid("", opset)]
@@ -64,7 +64,8 @@ class Case:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         for y in model.graph.output:
             if not y.type.tensor_type.HasField("shape"):  # ONNX infers none: that of the operand
-                y.CopyFrom(helper.make_tensor_value_info(y.name, self.result, self._open_shape()))
+                element = y.type.tensor_type.elem_type
+                y.CopyFrom(helper.make_tensor_value_info(y.name, element, self._open_shape()))
         onnx.checker.check_model(model, full_check=True)
         return model, feeds
 
@@ -88,11 +89,13 @@ def case(
     until: int = NEWEST,
     outputs: int = 1,
     result: int = TensorProto.FLOAT,
+    results: tuple[int, ...] = (),
     **attributes: Any,
 ) -> None:
     since = max(since, min(HISTORY[op_type]))
     opsets = range(since, until + 1)
-    CASES.append(Case(op_type, operands, attributes, opsets, outputs, result))
+    results = results or (result,) * outputs
+    CASES.append(Case(op_type, operands, attributes, opsets, outputs, results))
 
 
 def f(*shape: int) -> np.ndarray:

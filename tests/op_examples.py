@@ -222,6 +222,10 @@ def _real() -> Iterator[Op]:
     for window in _windows((2, 3)):
         yield AveragePool(f32(2, 3, 7, 8), window)
         yield MaxPool(f32(2, 3, 7, 8), window)
+    beyond = Window((2, 2), (1, 2), (2, 0, 1, 3), (3, 4))  # padding beyond the kernel's size
+    yield AveragePool(f32(2, 3, 7, 8), beyond)
+    yield MaxPool(f32(2, 3, 7, 8), beyond)
+    yield MaxPool(given("int8", 2, 3, 7, 8), beyond)
     yield Conv(f32(2, 3, 4, 4), f32(5, 3, 1, 1), None, Window((1, 1)))
     yield MatMul(f32(2, 3), f32(3, 4), f32(4))
     yield MatMul(f32(2, 1, 5, 3), f32(4, 3, 2))

@@ -29,6 +29,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_contrib_attention,
     onnx_contrib_linear,
     onnx_contrib_normalization,
+    onnx_conv,
     onnx_einsum,
     onnx_elementwise,
     onnx_gather,

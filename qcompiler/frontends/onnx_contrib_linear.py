@@ -9,8 +9,9 @@ import numpy as np
 
 from qcompiler.frontends.onnx_activation import biased, gelu_by_tanh
 from qcompiler.frontends.onnx_contrib import MICROSOFT
+from qcompiler.frontends.onnx_conv import conv
 from qcompiler.frontends.onnx_fold import simplified
-from qcompiler.frontends.onnx_linear import conv, gemm, product
+from qcompiler.frontends.onnx_linear import gemm, product
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (

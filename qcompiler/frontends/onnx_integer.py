@@ -9,7 +9,7 @@ import numpy as np
 
 from qcompiler.frontends.onnx_codes import dequantized, moved_back, unmoved
 from qcompiler.frontends.onnx_contrib import MICROSOFT, define
-from qcompiler.frontends.onnx_linear import conv
+from qcompiler.frontends.onnx_conv import conv
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_stand_ins import Accumulator, DynamicCodes, DynamicZeroPoint
 from qcompiler.graph import Constant, Op

@@ -6,12 +6,10 @@ import math
 
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.frontends.onnx_windows import plane, sliding_window
 from qcompiler.graph import Op
 from qcompiler.ops import (
     Add,
     BatchNormalization,
-    Conv,
     MatMul,
     Mul,
     Reshape,
@@ -20,17 +18,6 @@ from qcompiler.ops import (
     scalar,
 )
 from qcompiler.types import FLOAT
-
-
-@importer("Conv")
-def conv(node: Node) -> Op:
-    """Convolution over one or two spatial axes."""
-    x, weight = plane(node, node.x), plane(node, node.operand(1))
-    if (groups := node.integer("group")) < 1:
-        raise node.broken(f"group: expected at least 1, found {groups}")
-    kernel = node.integers("kernel_shape") or node.operand(1).type.shape[2:]
-    window = sliding_window(node, x, kernel)
-    return x.restored(Conv(x.op, simplified(weight.op), node.optional(2), window, groups))
 
 
 @importer("MatMul")

@@ -8,7 +8,8 @@ from typing import Any
 
 from qcompiler.frontends.onnx_codes import dequantized, quantized, storage_of
 from qcompiler.frontends.onnx_contrib import INT, INTS, MICROSOFT, Required, define
-from qcompiler.frontends.onnx_linear import conv, gemm, softmax, softmax_of_rows
+from qcompiler.frontends.onnx_conv import conv
+from qcompiler.frontends.onnx_linear import gemm, softmax, softmax_of_rows
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.frontends.onnx_pool import average_pool, global_average_pool
 from qcompiler.graph import Constant, Op

@@ -127,13 +127,22 @@ def depth_to_space(node: Node) -> Op:
     b = _block(node)
     if c % (b * b):
         raise node.broken(f"expected a multiple of {b * b} channels, found {c}")
-    rest = c // (b * b)
     if node.text("mode", "DCR") == "CRD":
-        blocks, permutation = (n, rest, b, b, h, w), (0, 1, 4, 2, 5, 3)
-    else:
-        blocks, permutation = (n, b, b, rest, h, w), (0, 3, 4, 1, 5, 2)
-    moved = Transpose(Reshape(node.x, blocks), permutation)
+        return spread(node.x, (b, b))
+    rest = c // (b * b)
+    moved = Transpose(Reshape(node.x, (n, b, b, rest, h, w)), (0, 3, 4, 1, 5, 2))
     return Reshape(moved, (n, rest, h * b, w * b))
+
+
+def spread(x: Op, blocks: Sequence[int]) -> Op:
+    """Neighbouring channels spread over blocks: [n, c·b..., d...] → [n, c, d·b...]."""
+    n, c, *sizes = x.type.shape
+    if math.prod(blocks) == 1:
+        return x
+    apart = Reshape(x, (n, c // math.prod(blocks), *blocks, *sizes))
+    pairs = [axis for i in range(len(blocks)) for axis in (2 + len(blocks) + i, 2 + i)]
+    wide = [d * b for d, b in zip(sizes, blocks, strict=True)]
+    return Reshape(Transpose(apart, (0, 1, *pairs)), (n, c // math.prod(blocks), *wide))
 
 
 @importer("SpaceToDepth")

@@ -199,15 +199,13 @@ class AveragePool(Real):
     def shape_of_result(self) -> tuple[int, ...]:
         x = self.x.type
         self.expect(x.rank == 4, "an operand of rank 4", x)
-        self.expect(self.window.overlaps, "pads below the kernel size", self.window)
         shape = (*x.shape[:2], *self.window.output(*x.shape[2:]))
         self.expect(bool(self.counts().min(initial=1) > 0), "no empty window", self.window)
         return shape
 
     def counts(self) -> np.ndarray:
         """How many elements each window covers: float32 [oh, ow]."""
-        ones = np.ones((1, 1, *self.x.type.shape[2:]), np.float32)
-        return np.asarray(sum(tap for _, _, tap in self.window.taps(ones, 0)), np.float32)[0, 0]
+        return self.window.counts(*self.x.type.shape[2:]).astype(np.float32)
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         total = sum(tap for _, _, tap in self.window.taps(x, 0))
@@ -217,7 +215,10 @@ class AveragePool(Real):
         return t.average_pool(self, x)
 
     def onnx(self, o: Any, x: Any) -> Any:
-        return o.op("AveragePool", x, **self.window.onnx(), count_include_pad=0)
+        if self.window.overlaps:
+            return o.op("AveragePool", x, **self.window.onnx(), count_include_pad=0)
+        taps = self.window.onnx_taps(o, x, np.zeros((), np.float32), self.type.shape[2:])
+        return o.op("Div", o.op("Sum", *taps), o.constant(self.counts()))
 
 
 @op

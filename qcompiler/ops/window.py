@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +55,19 @@ class Window:
 
     @property
     def overlaps(self) -> bool:
-        """Whether pads are below the kernel size, as ONNX Runtime wants them for pooling."""
+        """Whether pads are below the kernel size: ONNX Runtime pools no other windows."""
         return all(p < k for p, k in zip(self.pads, self.kernel * 2, strict=True))
+
+    def counts(self, height: int, width: int) -> np.ndarray:
+        """How many elements each window covers, without the padding: int64 [oh, ow]."""
+        found = []
+        for i, (size, count) in enumerate(
+            zip((height, width), self.output(height, width), strict=True)
+        ):
+            starts = np.arange(count) * self.strides[i] - self.pads[i]
+            places = starts[:, None] + np.arange(self.kernel[i]) * self.dilations[i]
+            found.append(((places >= 0) & (places < size)).sum(1))
+        return np.asarray(found[0][:, None] * found[1])
 
     def taps(self, x: np.ndarray, value: float) -> Iterator[tuple[int, int, np.ndarray]]:
         """For each tap (i, j) of the window, its element in every window.
@@ -85,6 +97,27 @@ class Window:
             "pads": list(self.pads),
             "dilations": list(self.dilations),
         }
+
+    def onnx_taps(self, o: Any, x: Any, value: np.ndarray, sizes: tuple[int, ...]) -> list[Any]:
+        """`taps` as ONNX slices, for windows that ONNX Runtime does not pool.
+
+        Args:
+            o: The emitter.
+            x: [n, c, h, w].
+            value: What the padding holds, in x's dtype.
+            sizes: [oh, ow], as `output` gives them.
+        """
+        top, left, bottom, right = self.pads
+        if any(self.pads):
+            pads = o.constant(np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+            x = o.op("Pad", x, pads, o.constant(value), mode="constant")
+        axes, steps = (o.constant(np.array(v, np.int64)) for v in ((2, 3), self.strides))
+        found = []
+        for tap in np.ndindex(*self.kernel):
+            starts = np.array(tap, np.int64) * self.dilations
+            stops = starts + (np.array(sizes, np.int64) - 1) * self.strides + 1
+            found.append(o.op("Slice", x, o.constant(starts), o.constant(stops), axes, steps))
+        return found
 
     def __str__(self) -> str:
         text = "x".join(map(str, self.kernel))

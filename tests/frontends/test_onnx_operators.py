@@ -350,6 +350,35 @@ case("Conv", f(1, 3, 5, 5), f(2, 3, 3, 3))  # the weight's own size, and a compu
 case("MaxPool", f(1, 2, 8), since=10, kernel_shape=[2], dilations=[2], strides=[3], ceil_mode=1)
 case("AveragePool", f(1, 3, 5, 4), kernel_shape=[5, 4])
 case("AveragePool", f(1, 3, 6), kernel_shape=[3], dilations=[2], since=19)
+case("MaxPool", f(1, 2, 9), since=10, kernel_shape=[2], dilations=[4], strides=[3], ceil_mode=1)
+for _size, _kernel in (((9,), (3,)), ((5, 6), (2, 3)), ((4, 5, 3), (3, 2, 2))):
+    _pads = [1, *(0,) * (len(_size) - 1), *(1,) * len(_size)]
+    _strides = [2, *(1,) * (len(_size) - 1)]
+    _spread = [*(1,) * (len(_size) - 1), 2]
+    case("Conv", f(2, 4, *_size), f(6, 2, *_kernel), f(6), group=2, pads=_pads, strides=_strides)
+    case("Conv", f(2, 4, *_size), kf(6, 2, *_kernel), kf(6), group=2, pads=_pads, dilations=_spread)
+    case("Conv", f(2, 4, *_size), kf(4, 1, *_kernel), group=4, auto_pad="SAME_UPPER")
+    _window: dict[str, Any] = {"kernel_shape": _kernel, "strides": _strides, "pads": _pads}
+    case("MaxPool", f(2, 3, *_size), **_window)
+    case("MaxPool", f(2, 3, *_size), since=10, ceil_mode=1, dilations=_spread, **_window)
+    for _order in (0, 1) if len(_size) == 2 else (0,):
+        _results = {"outputs": 2, "results": (TensorProto.FLOAT, TensorProto.INT64)}
+        case("MaxPool", f(2, 3, *_size), **_results, storage_order=_order, since=8, **_window)
+    for _included in (0, 1):
+        case("AveragePool", f(2, 3, *_size), count_include_pad=_included, since=10, **_window)
+    for _p in (1, 2, 3):
+        case("LpPool", f(2, 3, *_size), p=_p, **_window)
+        case("GlobalLpPool", f(2, 3, *_size), p=_p, until=21)  # nobody has the later form
+    _weight = kf(4, 3, *_kernel)
+    case("ConvTranspose", f(2, 4, *_size), _weight, kf(6), group=2, pads=_pads, strides=_strides)
+    case("ConvTranspose", f(2, 4, *_size), f(4, 3, *_kernel), f(3), dilations=_spread)
+    _twice = {"strides": (2,) * len(_size), "dilations": _spread}
+    case("ConvTranspose", f(2, 4, *_size), _weight, **_twice, output_padding=(1,) * len(_size))
+    _shape = [2 * d + 1 for d in _size]
+    case("ConvTranspose", f(2, 4, *_size), _weight, strides=_twice["strides"], output_shape=_shape)
+    for _rule in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        case("ConvTranspose", f(2, 4, *_size), _weight, strides=_twice["strides"], auto_pad=_rule)
+case("ConvTranspose", f(1, 2, 3, 3), kf(2, 1, 7, 1), strides=[3, 2], pads=[6, 0, 4, 0])
 
 # Recurrences: 4 steps of a batch of 3, 5 inputs, 2 hidden elements
 _running = np.array([4, 1, 3], np.int32)
