@@ -35,6 +35,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_gather,
     onnx_integer,
     onnx_linear,
+    onnx_linear_attention,
     onnx_logic,
     onnx_normalization,
     onnx_pool,

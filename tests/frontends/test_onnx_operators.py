@@ -189,6 +189,19 @@ for _interleaved in (0, 1):
     case("RotaryEmbedding", f(2, 3, 24), *_turns, _places, **_part)
     _each = (f(2, 3, 4), f(2, 3, 4))
     case("RotaryEmbedding", f(2, 4, 3, 8), *_each, interleaved=_interleaved)
+_qkv = (f(2, 3, 16), f(2, 3, 8), f(2, 3, 12))
+_decays = (-positive(2, 3, 2), -positive(2, 3, 8))
+_recurrent: dict[str, Any] = {"q_num_heads": 4, "kv_num_heads": 2, "outputs": 2}
+case("LinearAttention", *_qkv, update_rule="linear", **_recurrent)
+case("LinearAttention", *_qkv, f(2, 2, 4, 6), update_rule="linear", scale=0.7, **_recurrent)
+for _decay in _decays:
+    case("LinearAttention", *_qkv, None, _decay, update_rule="gated", **_recurrent)
+for _beta in (positive(2, 3, 2), positive(2, 3, 1)):
+    case("LinearAttention", *_qkv, None, None, _beta, update_rule="delta", **_recurrent)
+    case("LinearAttention", *_qkv, f(2, 2, 4, 6), _decays[1], _beta, **_recurrent)
+case("CausalConvWithState", f(2, 3, 5), kf(3, 1, 4), outputs=2)
+case("CausalConvWithState", f(2, 3, 1), kf(3, 1, 4), kf(3), f(2, 3, 3), outputs=2)
+case("CausalConvWithState", f(2, 3, 5), kf(3, 1, 1), outputs=2, activation="silu")
 case("Einsum", f(2, 3), f(3, 4), equation="ij,jk->ik")
 case("Einsum", f(2, 3), f(3, 4), equation="ij , jk")
 case("Einsum", f(2, 5, 3), kf(3, 2, 4), equation="bsd,dhk->bshk")
