@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx.defs import OpSchema
 
 from qcompiler.errors import (
     ModelError,
@@ -49,8 +50,10 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_slice,
 )
 from qcompiler.frontends.onnx_codes import KEPT, integers
+from qcompiler.frontends.onnx_control import UNROLLED, Values, find_control, subgraphs, varying
 from qcompiler.frontends.onnx_finite import check_finite, masks
 from qcompiler.frontends.onnx_fold import fold, infer, run
+from qcompiler.frontends.onnx_functions import Body, Functions, check_functions, is_defined
 from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
     SUB_BYTE,
@@ -69,6 +72,7 @@ from qcompiler.types import FLOAT
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
+DEEPEST = 64  # subgraphs and functions inside each other
 BUDGET = 1 << 26  # elements that may be computed from constants, beside four times the weights
 
 
@@ -96,6 +100,7 @@ def import_onnx(
     try:
         source = load(model)
         _check_opset(source)
+        check_functions(source.model)
         return _Walk(source, input_shapes or {}).graph()
     except QcompilerError as error:
         raise type(error)(printable(f"{label_of(model)}: {error}")) from None
@@ -112,12 +117,48 @@ def _check_opset(source: Source) -> None:
         )
 
 
+class _TooLargeError(Exception):
+    """Loops, branches and calls come to too many values: the walk ends.
+
+    Attributes:
+        node: The outermost one.
+    """
+
+    node = ""
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Where the walk is: in the model's graph, or in a function.
+
+    Attributes:
+        opset: Version of the standard operators.
+        prefix: Of names inside a function.
+        node: The node whose operator the function defines: what reports name.
+    """
+
+    opset: int
+    prefix: str = ""
+    node: str | None = None
+
+    def name_of(self, node: ir.Node) -> str:
+        """What reports and errors call a node."""
+        return f"{self.prefix}{name_of(node)}" if self.node is None else self.node
+
+    def value(self, value: ir.Value) -> str | None:
+        """What the graph calls a value."""
+        return f"{self.prefix}{value.name}" if value.name else None
+
+
 class _Walk:
     """One import: ONNX value → op, filled on demand."""
 
     def __init__(self, source: Source, input_shapes: Mapping[str, Sequence[int]]) -> None:
         self.source = source
-        self.opset = source.opset or OLDEST
+        self.scope = _Scope(source.opset or OLDEST)
+        self.functions = Functions(source.model)
+        self.varying: dict[ir.Graph, list[ir.Value]] = {}
+        self.unrolled = self.depth = 0
         self.refusals = Refusals()
         self.env: dict[ir.Value, Op | None] = {}  # None: depends on what was refused
         self.active: set[ir.Node] = set()
@@ -143,6 +184,8 @@ class _Walk:
         except (ModelError, ShapeError):
             self.refusals.check()  # first, since what was refused may be the cause
             raise
+        except _TooLargeError as error:
+            raise UnsupportedError(f"{error.node}: {error}") from None
         self.refusals.check()
         outputs: dict[str, Op] = {}
         for value in declared.outputs:
@@ -168,10 +211,11 @@ class _Walk:
             if node is None:
                 self.env[value] = self.constant(value)
             elif expanded:
-                self.active.discard(node)
                 self.run_node(node)
+                self.active.discard(node)
                 if value not in self.env:
-                    self.refusals.add(f"{node.op_type} with output {value.index()}", name_of(node))
+                    what = f"{node.op_type} with output {value.index()}"
+                    self.refusals.add(what, self.scope.name_of(node))
                     self.env[value] = None
             elif node in self.active:
                 raise ModelError(f"node {name_of(node)!r} ({node.op_type}) is part of a cycle")
@@ -200,44 +244,56 @@ class _Walk:
     def run_node(self, node: ir.Node) -> None:
         """Import one node whose operands are imported."""
         inputs = tuple(None if x is None else self.env[x] for x in node.inputs)
+        name = self.scope.name_of(node)
         try:
-            with origin((name_of(node),)):
+            with origin((name,)):
                 results = self.results(node, inputs)
+        except _TooLargeError as error:
+            error.node = f"node {name!r} ({node.op_type})"
+            raise
         except (UnsupportedError, TypingError) as error:
-            self.refusals.add(_refusal(node, inputs, error), name_of(node))
+            self.refusals.add(_refusal(node, inputs, error), name)
             results = self.placeholders(node, inputs)
         for value, result in zip(node.outputs, results, strict=False):
             if result is not None and result.name is None:
-                result = replace(result, name=value.name)
+                result = replace(result, name=self.scope.value(value))
             self.env[value] = result
 
     def results(self, node: ir.Node, inputs: tuple[Op | None, ...]) -> Sequence[Op | None]:
         """The ops that compute a node's outputs; None for those of refused operands."""
-        schema = schema_of(node, self.opset)
+        opset = self.scope.opset
+        if self.functions.is_call(node):
+            given = [y for x, y in zip(node.inputs, inputs, strict=True) if x is not None]
+            prefix = f"{self.scope.name_of(node)}/"
+            return self.call(self.functions.called(node), given, prefix, self.scope.node)
+        schema = schema_of(node, opset)
         if schema is None:
             domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
             raise UnsupportedError(f"{domain}{node.op_type}")
-        function = find_importer(node, self.opset)
+        function = find_importer(node, opset)
+        control = find_control(node, opset)
         if any(y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None):
-            if function is None and node.op_type != "If":
+            if function is None and control is None and not is_defined(schema):
                 raise UnsupportedError(node.op_type)
+            for graph in subgraphs(node):  # for what they hold that is refused as well
+                self.evaluate(graph, [None] * len(graph.inputs))
             return [None] * len(node.outputs)
-        form = checked(node, schema, self.opset, inputs)
+        form = checked(node, schema, opset, inputs)
         if node.op_type == "Constant":
             return [self.literal(node)]
-        if node.op_type == "If":
-            return self.branch(node, form)
+        if control is not None:
+            return control(self, form)
         present = [x for x in inputs if x is not None]
         if function is None:
-            if not all(isinstance(x, Constant) for x in present):
-                raise UnsupportedError(node.op_type)
-            return self.charged(run(node, schema, self.opset, inputs))
+            if all(isinstance(x, Constant) for x in present):
+                return self.charged(run(node, schema, opset, inputs))
+            return self.defined(node, schema, inputs)
         if node.op_type in KEPT or not all(isinstance(x, Constant) for x in present):
             return _imported(function, form)
         if _all_float(node, present):
             return self.charged([fold(y) for y in _imported(function, form)])
         try:
-            return self.charged(run(node, schema, self.opset, inputs))
+            return self.charged(run(node, schema, opset, inputs))
         except (ModelError, UnsupportedError):  # what ONNX's own code cannot do, an importer may
             results = [fold(y) for y in _imported(function, form)]
             if not all(isinstance(y, Constant) for y in results):
@@ -268,22 +324,69 @@ class _Walk:
             return Constant(np.asarray(attribute.value, np.int64))
         raise UnsupportedError(f"Constant with {attribute.name}")
 
-    def branch(self, node: ir.Node, form: Node) -> Sequence[Op | None]:
-        """The results of the branch that a constant condition chooses."""
-        chosen = "then_branch" if form.known_scalar(0, "condition") else "else_branch"
-        results = node.attributes[chosen].as_graph().outputs
-        self.compute(results)
-        return [self.env[y] for y in results]
+    def evaluate(self, graph: ir.Graph, arguments: Values) -> Values:
+        """The outputs of a subgraph for its arguments; all None if it holds what is refused.
+
+        Values that do not depend on the arguments are kept for the next step or call.
+
+        Raises:
+            UnsupportedError: steps, branches and calls come to too many nodes.
+        """
+        if graph not in self.varying:
+            self.varying[graph] = varying(graph)
+        self.unrolled += len(self.varying[graph])
+        if self.unrolled > UNROLLED or self.depth == DEEPEST:
+            raise _TooLargeError(
+                f"its loops, branches and functions, unrolled, come to more than {UNROLLED} values "
+                f"or are nested more than {DEEPEST} deep: run the model on parts of its sequence"
+            )
+        refused = self.refusals.count
+        self.depth += 1
+        self.env.update(zip(graph.inputs, arguments, strict=True))
+        self.compute(graph.outputs)
+        results = [self.env[y] for y in graph.outputs]
+        for value in self.varying[graph]:
+            self.env.pop(value, None)
+        self.depth -= 1
+        return results if self.refusals.count == refused else [None] * len(results)
+
+    def call(self, body: Body, operands: Values, prefix: str, node: str | None) -> Values:
+        """The results of a function for the operands that are given."""
+        caller = self.scope
+        self.scope = _Scope(caller.opset if body.opset is None else body.opset, prefix, node)
+        results = self.evaluate(body.graph, operands)
+        self.scope = caller
+        return results
+
+    def defined(self, node: ir.Node, schema: OpSchema, inputs: Values) -> Values:
+        """The results of an operator that the standard defines by a function.
+
+        Raises:
+            UnsupportedError: there is no such definition, or it uses what is not supported.
+        """
+        body = self.functions.defining(node, schema, self.scope.opset, inputs)
+        if body is None:
+            raise UnsupportedError(node.op_type)
+        name = self.scope.name_of(node)
+        outer, self.refusals = self.refusals, Refusals()
+        results = self.call(body, [x for x in inputs if x is not None], f"{name}/", name)
+        inner, self.refusals = self.refusals, outer
+        if inner.count:
+            for step in body.graph.all_nodes():  # for the next call to be refused as well
+                for value in step.outputs:
+                    self.env.pop(value, None)
+            raise UnsupportedError(f"{node.op_type}, which is defined by {', '.join(inner.nodes)}")
+        return results
 
     def placeholders(self, node: ir.Node, inputs: tuple[Op | None, ...]) -> Sequence[Op | None]:
         """Stand-ins for a refused node's outputs, so that the walk finds all refusals."""
-        schema = schema_of(node, self.opset)
+        schema = schema_of(node, self.scope.opset)
         if schema is None or any(
             y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None
         ):
             return [None] * len(node.outputs)
         try:
-            types = infer(node, schema, self.opset, inputs)
+            types = infer(node, schema, self.scope.opset, inputs)
         except ModelError:
             return [None] * len(node.outputs)
         return [None if t is None else Input(t) for t in types]

@@ -62,7 +62,11 @@ def is_nan(node: Node) -> Op:
 @importer("Where", since=9)
 def where(node: Node) -> Op:
     """The second operand where the first holds, else the third."""
-    condition, a, b = (node.operand(i) for i in range(3))
+    return selected(*(node.operand(i) for i in range(3)))
+
+
+def selected(condition: Op, a: Op, b: Op) -> Op:
+    """a where the condition holds, else b."""
     if a.type.dtype == "bool":
         return either(And(condition, a), And(Not(condition), b))
     return Select(condition, a, b)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from qcompiler.errors import FileError, ModelError, QcompilerError, UnsupportedError, UsageError
 from qcompiler.types import DTYPES, FLOAT
@@ -41,7 +40,7 @@ class Source:
     """A loaded model and where it came from.
 
     Attributes:
-        model: Functions inlined.
+        model: Not to be modified.
         folder: Where external data may lie; None for a model in memory.
     """
 
@@ -61,7 +60,7 @@ def label_of(model: object) -> str:
 
 
 def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> Source:
-    """Read a model and inline its functions; tensors stay where they are until they are used.
+    """Read a model; tensors stay where they are until they are used.
 
     Raises:
         FileError: the file is missing, unreadable or no ONNX model.
@@ -81,7 +80,7 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> 
         raise UsageError(
             f"expected a path, bytes, onnx.ModelProto or onnx_ir.Model, found {type(model)}"
         )
-    return Source(inline_functions(model), folder)
+    return Source(model, folder)
 
 
 def read(path: Path) -> bytes:
@@ -157,20 +156,6 @@ def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
             yield from _names(attribute.g)
     yield graph.name
     yield from (x.name for x in (*graph.input, *graph.output, *graph.initializer))
-
-
-def inline_functions(model: ir.Model) -> ir.Model:
-    """A copy of the model without model-local functions; itself when there are none.
-
-    Raises:
-        ModelError: the functions call themselves or contradict each other.
-    """
-    if not model.functions:
-        return model
-    try:
-        return InlinePass()(model.clone()).model
-    except Exception as error:  # onnx_ir reports bad functions through many classes
-        raise ModelError(f"its functions cannot be inlined: {one_line(error)}") from None
 
 
 def to_array(tensor: ir.TensorProtocol, folder: Path | None) -> np.ndarray:

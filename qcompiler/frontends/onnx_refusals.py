@@ -17,6 +17,11 @@ class Refusals:
         """Record that a node was refused."""
         self.nodes.setdefault(what, []).append(node)
 
+    @property
+    def count(self) -> int:
+        """How many were recorded."""
+        return sum(map(len, self.nodes.values()))
+
     def check(self) -> None:
         """Report what was recorded.
 
