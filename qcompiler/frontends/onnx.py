@@ -343,20 +343,23 @@ class _Walk:
         refused = self.refusals.count
         self.depth += 1
         self.env.update(zip(graph.inputs, arguments, strict=True))
-        self.compute(graph.outputs)
-        results = [self.env[y] for y in graph.outputs]
-        for value in self.varying[graph]:
-            self.env.pop(value, None)
-        self.depth -= 1
+        try:
+            self.compute(graph.outputs)
+            results = [self.env[y] for y in graph.outputs]
+        finally:
+            for value in self.varying[graph]:
+                self.env.pop(value, None)
+            self.depth -= 1
         return results if self.refusals.count == refused else [None] * len(results)
 
     def call(self, body: Body, operands: Values, prefix: str, node: str | None) -> Values:
         """The results of a function for the operands that are given."""
         caller = self.scope
         self.scope = _Scope(caller.opset if body.opset is None else body.opset, prefix, node)
-        results = self.evaluate(body.graph, operands)
-        self.scope = caller
-        return results
+        try:
+            return self.evaluate(body.graph, operands)
+        finally:
+            self.scope = caller
 
     def defined(self, node: ir.Node, schema: OpSchema, inputs: Values) -> Values:
         """The results of an operator that the standard defines by a function.
@@ -368,10 +371,17 @@ class _Walk:
         if body is None:
             raise UnsupportedError(node.op_type)
         name = self.scope.name_of(node)
-        outer, self.refusals = self.refusals, Refusals()
-        results = self.call(body, [x for x in inputs if x is not None], f"{name}/", name)
+        active, outer, self.refusals = set(self.active), self.refusals, Refusals()
+        operands = [x for x in inputs if x is not None]
+        results: Values = ()
+        try:
+            results = self.call(body, operands, f"{name}/", name)
+        except (ModelError, ShapeError):
+            if not self.refusals.count:  # else what was refused may be the cause
+                raise
         inner, self.refusals = self.refusals, outer
         if inner.count:
+            self.active = active
             for step in body.graph.all_nodes():  # for the next call to be refused as well
                 for value in step.outputs:
                     self.env.pop(value, None)

@@ -92,6 +92,7 @@ class Functions:
         attributes = {**defaults, **given}
         key = (
             proto.SerializeToString(deterministic=True),
+            len(node.outputs),
             frozenset(absent),
             tuple((k, v.SerializeToString()) for k, v in sorted(attributes.items())),
         )
@@ -100,6 +101,7 @@ class Functions:
             kept = [name for name in proto.input if name not in absent]
             del proto.input[:]
             proto.input.extend(kept)
+            del proto.output[len(node.outputs) :]  # which may be computed in other forms only
             versions = {o.domain: o.version for o in proto.opset_import}
             try:
                 graph = ir.from_proto(proto).graph

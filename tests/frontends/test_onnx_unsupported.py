@@ -47,31 +47,6 @@ def test_what_follows_a_refused_node_is_still_understood() -> None:
     assert "Abs" not in message
 
 
-def test_loops_and_computed_branches() -> None:
-    b = Builder()
-    b.input("x", [2])
-    b.input("c", [], TensorProto.BOOL)
-    outputs = [helper.make_tensor_value_info("o", TensorProto.FLOAT, [2])]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["o"])], "g", [], outputs)
-    b.node("If", "c", outputs=("y",), name="choice", then_branch=graph, else_branch=graph)
-    refused(UnsupportedError, b.model("y"), "If with computed condition ×1 (choice)")
-    b = Builder()
-    inputs = [
-        helper.make_tensor_value_info("i", TensorProto.INT64, []),
-        helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-    ]
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"])],
-        "g",
-        inputs,
-        [helper.make_tensor_value_info("on", TensorProto.BOOL, [])],
-    )
-    b.input("x", [2])
-    count = b.constant("count", np.array(3))
-    b.node("Loop", count, "", "x", outputs=("y",), name="loop", body=body)
-    refused(UnsupportedError, b.model("y"), "Loop ×1 (loop)")
-
-
 @pytest.mark.parametrize(
     ("op_type", "attributes", "words"),
     [
