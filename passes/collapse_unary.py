@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.graph import Constant, Graph, Input, Op, fold, origin, rebuilt, toposort
-from qcompiler.invariants import real
+from qcompiler.invariants import converts, real
 from qcompiler.ops import Add, Clip, Elementwise, Map, Mul, Relu, Sub
 from qcompiler.passes.base import Pass, Preserves
 
@@ -77,7 +77,7 @@ def _variables(graph: Graph) -> dict[Op, Op]:
     variables: dict[Op, Op] = {}
     for node in graph.ops:
         variables[node] = node
-        if not isinstance(node, Elementwise):
+        if not isinstance(node, Elementwise) or converts(node):
             continue
         values = [x for x in node.operands if not isinstance(x, Constant)]
         scalars = all(x.is_scalar for x in node.operands if isinstance(x, Constant))

@@ -38,7 +38,7 @@ from qcompiler.passes.needs import (
     takes_any_width,
 )
 from qcompiler.passes.ranges import CalibratedPass, Ranges
-from qcompiler.types import Quantization, common_quantization
+from qcompiler.types import FLOAT, Quantization, common_quantization
 
 MAX_TERMS = 4
 
@@ -162,7 +162,8 @@ class _Inserter:
 
     def is_rounded(self, node: Op) -> bool:
         """Whether the value itself becomes codes."""
-        return not isinstance(node, Constant) and node.type.is_float and node not in self.absorbed
+        known = isinstance(node, Constant) or node in self.absorbed
+        return node.type.dtype == FLOAT and not known
 
     def need(self, node: Op) -> Need:
         """The widest codes that a user wants."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.ops import (
     BatchNormalization,
+    Cast,
     ConvInteger,
     Dequantize,
     Fused,
@@ -87,12 +88,17 @@ def float_ops(graph: Graph) -> Iterator[Op]:
             yield node
 
 
+def converts(node: Op) -> bool:
+    """Whether the op only changes the width of floats, as at the ends of a float16 model."""
+    return isinstance(node, Cast) and node.type.is_float and node.x.type.is_float
+
+
 def computes_float(node: Op) -> bool:
     """Whether the op reads or writes floating-point numbers."""
     if isinstance(node, Fused):
         return any(computes_float(x) for x in node.region.ops)
     if isinstance(node, Map):
         return True
-    if isinstance(node, (Input, Constant)):
+    if isinstance(node, (Input, Constant)) or converts(node):
         return False
     return node.type.is_float or any(x.type.is_float for x in node.operands)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+import ml_dtypes  # noqa: F401  # teaches numpy the name bfloat16
 import numpy as np
 
 from qcompiler.errors import TypingError
 
 FLOAT = "float32"
-DTYPES = frozenset(
-    ["bool", FLOAT, "float64"] + [f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)]
-)
+FLOATS = frozenset([FLOAT, "float16", "bfloat16", "float64"])
+"""float32 is what real numbers are computed in; the others occur at the ends of a graph only."""
+DTYPES = FLOATS | {"bool"} | {f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class TensorType:
     @property
     def is_float(self) -> bool:
         """Whether elements are floating-point numbers."""
-        return self.dtype.startswith("float")
+        return self.dtype in FLOATS
 
     @property
     def is_integer(self) -> bool:

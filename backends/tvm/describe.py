@@ -9,7 +9,8 @@ import numpy as np
 from qcompiler.artifact import KernelInfo, Value
 from qcompiler.backends.tvm.lower import Call, Program
 from qcompiler.graph import Graph, Input, Op, toposort
-from qcompiler.ops import Concat, Dequantize, Fused, Movement, Quantize, skeleton
+from qcompiler.invariants import converts
+from qcompiler.ops import Cast, Concat, Dequantize, Fused, Movement, Quantize, skeleton
 from qcompiler.report.summary import macs
 from qcompiler.types import Quantization
 
@@ -60,15 +61,22 @@ def _nbytes(call: Call) -> int:
 
 def _role(graph: Graph, nodes: Sequence[Op]) -> str:
     """What a kernel is to the integer world: see `KernelInfo.role`."""
-    if all(_quantize(x) is not None and _only_moves(toposort(x.operands)) for x in nodes):
+    if all(_crosses(x, Quantize) and _only_moves(toposort(x.operands)) for x in nodes):
         return "entry"
-    if all(isinstance(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
+    if all(_crosses(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
         return "exit"
     shared = skeleton(nodes[0]).graph  # equal for all that share a kernel
     primitives = [x for x in shared.ops if not isinstance(x, Input)]
     if all(isinstance(x, (Movement, Concat)) for x in primitives):
         return "move"
     return "float" if any(x.type.is_float for x in primitives) else "integer"
+
+
+def _crosses(node: Op, kind: type[Quantize] | type[Dequantize]) -> bool:
+    """Whether a kernel only goes from one language to the other, or changes widths of floats."""
+    inside = node.region.ops if isinstance(node, Fused) else (node,)
+    others = [x for x in inside if not isinstance(x, kind)]
+    return _only_moves(others) and any(isinstance(x, kind) or converts(x) for x in inside)
 
 
 def _quantize(node: Op) -> Quantize | None:
@@ -80,7 +88,7 @@ def _quantize(node: Op) -> Quantize | None:
 
 
 def _only_moves(ops: Iterable[Op]) -> bool:
-    return all(isinstance(x, (Input, Movement)) for x in ops)
+    return all(isinstance(x, (Input, Movement)) or converts(x) for x in ops)
 
 
 def _users(graph: Graph, node: Op) -> list[Op]:
@@ -99,9 +107,13 @@ def _entry(graph: Graph, x: Op) -> Quantization | None:
     for user in graph.users[x]:
         if (quantize := _quantize(user)) is not None:
             return quantize.quantization
+        if converts(user):
+            return _entry(graph, user)
     return x.type.quantization
 
 
 def _exit(y: Op) -> Quantization | None:
     root = y.root if isinstance(y, Fused) else y
+    if isinstance(root, Cast) and converts(root):
+        root = root.x
     return root.x.type.quantization if isinstance(root, Dequantize) else y.type.quantization

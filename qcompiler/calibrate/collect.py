@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from qcompiler.calibrate.feeds import Feed
+from qcompiler.calibrate.feeds import Feed, widened
 from qcompiler.calibrate.progress import progress
 from qcompiler.calibrate.statistics import Statistics
 from qcompiler.errors import CalibrationError, ModelError, UnsupportedError
@@ -136,7 +136,7 @@ def _walk(
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) -> list[Any]:
     try:
-        return session.run(names, feed)
+        return session.run(names, widened(feed))
     except Exception as error:  # ONNX Runtime's errors have no other common base
         raise ModelError(
             f"ONNX Runtime cannot run the float model on a calibration sample ({_line(error)}): "

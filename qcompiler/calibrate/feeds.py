@@ -13,7 +13,7 @@ Feed = dict[str, NDArray]
 """One run's inputs by name, in exactly the model's shapes and dtypes."""
 
 _DTYPES = (
-    *("float16", "float32", "float64", "bool"),
+    *("float16", "bfloat16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 
@@ -42,6 +42,11 @@ class Input:
         """The shape of one sample."""
         return self.shape[1:]
 
+    @property
+    def kind(self) -> str:
+        """See `kind_of`."""
+        return kind_of(self.dtype)
+
     def rows_shape(self, shape: tuple[int, ...], origin: str) -> tuple[int, ...]:
         """`shape` with a leading sample dimension, which a single sample may lack.
 
@@ -66,14 +71,14 @@ class Input:
         """
         if dtype == self.dtype:
             return
-        if dtype == np.uint8 and self.dtype.kind == "f":
+        if dtype == np.uint8 and self.kind == "f":
             raise CalibrationError(
                 f"{origin}: array for input '{self.name}' is uint8, expected {self.dtype}: store "
                 "it preprocessed the way the model was trained (scaled, mean and std applied), or "
                 "give a directory of images with mean and std"
             )
-        accepted = {"f": "fiu", "i": "iu", "u": "iu"}.get(self.dtype.kind, "")
-        if dtype.kind in accepted:
+        accepted = {"f": "fiu", "i": "iu", "u": "iu"}.get(self.kind, "")
+        if kind_of(dtype) in accepted:
             return
         remedy = "it needs pickle, which is refused" if dtype.hasobject else "convert it"
         raise CalibrationError(
@@ -89,7 +94,7 @@ class Input:
         self.check_dtype(rows.dtype, origin)
         with np.errstate(over="ignore"):
             result = rows.astype(self.dtype, copy=False)
-        if self.dtype.kind == "f" and not np.all(np.isfinite(result)):
+        if self.kind == "f" and not np.all(np.isfinite(result)):
             raise CalibrationError(
                 f"{origin}: array for input '{self.name}' holds NaN, infinity or values beyond "
                 f"{self.dtype}: remove those samples"
@@ -100,6 +105,16 @@ class Input:
                 "check that it belongs to this input"
             )
         return result
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """numpy's letter for a kind of numbers; bfloat16, for which it has none, is a float."""
+    return "f" if dtype == "bfloat16" else dtype.kind
+
+
+def widened(feed: Feed) -> Feed:
+    """The feed for ONNX Runtime, whose Python interface takes no bfloat16: float32 in its place."""
+    return {k: v.astype(np.float32) if v.dtype == "bfloat16" else v for k, v in feed.items()}
 
 
 def model_inputs(inputs: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Input, ...]:

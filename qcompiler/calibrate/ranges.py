@@ -70,12 +70,12 @@ def calibrate(
     Raises:
         CalibrationError: no feeds, or a value that is NaN or infinite.
     """
-    from qcompiler.backends.onnx import to_model
+    from qcompiler.backends.onnx import to_model, without_bfloat16
 
     axes = {name: axis for name, axis in wanted.items() if axis is not None}
     if len(axes) == len(wanted):
         options = dataclasses.replace(options, bins=0)
-    model = onnx_ir.to_proto(to_model(graph))
+    model = onnx_ir.to_proto(to_model(without_bfloat16(graph)))
     return CalibratedRanges(collect(model, list(wanted), feeds, axes=axes, options=options))
 
 
@@ -93,10 +93,10 @@ def moments(
     Raises:
         CalibrationError: no feeds.
     """
-    from qcompiler.backends.onnx import to_model
+    from qcompiler.backends.onnx import to_model, without_bfloat16
 
     found = {name: Moments.of(size) for name, size in channels.items()}
-    model = onnx_ir.to_proto(to_model(graph, inline=True))
+    model = onnx_ir.to_proto(to_model(without_bfloat16(graph), inline=True))
     if found:
         accumulate(model, found, Samples(lambda: islice(iter(feeds), MOMENT_SAMPLES)), options)
     return found

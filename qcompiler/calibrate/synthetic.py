@@ -54,7 +54,7 @@ def synthetic(
 
 
 def _draw(wanted: Input, generator: np.random.Generator, bound: int) -> NDArray:
-    if wanted.dtype.kind == "f":
+    if wanted.kind == "f":
         return generator.standard_normal(wanted.shape).astype(wanted.dtype)
     if wanted.dtype.kind == "b":
         return generator.integers(0, 2, wanted.shape).astype(wanted.dtype)

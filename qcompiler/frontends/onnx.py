@@ -58,6 +58,7 @@ from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
     SUB_BYTE,
     Source,
+    declared_dtype,
     label_of,
     load,
     printable,
@@ -68,7 +69,8 @@ from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer
 from qcompiler.frontends.onnx_refusals import Refusals
 from qcompiler.frontends.onnx_stand_ins import unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
-from qcompiler.types import FLOAT
+from qcompiler.ops import Cast
+from qcompiler.types import FLOAT, FLOATS
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
@@ -83,7 +85,8 @@ def import_onnx(
 ) -> Graph:
     """Import a float ONNX model into the real language, in float32 and with static shapes.
 
-    Half, bfloat16 and double become float32.  Values keep their ONNX names; `sources` of an op are
+    Half, bfloat16 and double become float32 behind the inputs, and float32 becomes them in front of
+    the outputs.  Values keep their ONNX names; `sources` of an op are
     the names of the nodes that it comes from (`<op_type>:<first output>` for unnamed ones).
 
     Args:
@@ -168,7 +171,8 @@ class _Walk:
         for value, tensor_type in input_types(declared, input_shapes):
             x = Input(tensor_type, name=value.name, sources=())
             self.inputs.append(x)
-            self.env[value] = x
+            narrow = tensor_type.is_float and tensor_type.dtype != FLOAT
+            self.env[value] = Cast(x, FLOAT, sources=()) if narrow else x
 
     def graph(self) -> Graph:
         """The imported graph."""
@@ -191,7 +195,7 @@ class _Walk:
         for value in declared.outputs:
             op = self.env[value]
             assert op is not None  # nothing was refused
-            outputs[str(value.name)] = op
+            outputs[str(value.name)] = _as_declared(op, value)
         graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
         for op in graph.ops:
             if (reason := unresolved(op)) is not None:
@@ -400,6 +404,13 @@ class _Walk:
         except ModelError:
             return [None] * len(node.outputs)
         return [None if t is None else Input(t) for t in types]
+
+
+def _as_declared(op: Op, value: ir.Value) -> Op:
+    """An output in the float type that the model declares."""
+    dtype = FLOAT if value.dtype is None else declared_dtype(value.dtype)
+    narrow = op.type.dtype == FLOAT and dtype in FLOATS - {FLOAT}
+    return Cast(op, dtype, sources=op.sources) if narrow else op
 
 
 def _imported(function: Importer, form: Node) -> Sequence[Op]:

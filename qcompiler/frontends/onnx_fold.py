@@ -14,11 +14,11 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from qcompiler.errors import ModelError, UnsupportedError
-from qcompiler.frontends.onnx_model import FLOATS, one_line, real
+from qcompiler.frontends.onnx_model import one_line, real
 from qcompiler.frontends.onnx_node import name_of
 from qcompiler.graph import Constant, Op, toposort
 from qcompiler.ops import FakeQuantize
-from qcompiler.types import DTYPES, FLOAT, TensorType
+from qcompiler.types import DTYPES, FLOAT, FLOATS, TensorType
 
 LIMIT = 1 << 24  # elements of one folded value: 64 MiB in float32
 

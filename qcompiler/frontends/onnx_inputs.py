@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from qcompiler.errors import ModelError, ShapeError, UnsupportedError, UsageError
-from qcompiler.frontends.onnx_model import dtype_of
+from qcompiler.frontends.onnx_model import declared_dtype
 from qcompiler.types import DTYPES, TensorType
 
 LARGEST = 1 << 30  # elements of one input: beyond it a size is taken for damage
@@ -54,7 +54,7 @@ def _dtype(value: ir.Value) -> str:
     if not isinstance(value.type, ir.TensorType):
         kind = "nothing" if value.type is None else type(value.type).__name__
         raise UnsupportedError(f"input {value.name!r}: expected a tensor, found {kind}")
-    dtype = dtype_of(value.type.dtype)
+    dtype = declared_dtype(value.type.dtype)
     if dtype not in DTYPES:
         raise UnsupportedError(f"input {value.name!r}: expected numbers, found {dtype}")
     return dtype

@@ -18,18 +18,13 @@ import onnx
 import onnx_ir as ir
 
 from qcompiler.errors import FileError, ModelError, QcompilerError, UnsupportedError, UsageError
-from qcompiler.types import DTYPES, FLOAT
+from qcompiler.types import DTYPES, FLOAT, FLOATS
 
 # onnx_ir logs what it tolerates in a damaged model; the import refuses it in one line instead.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
-FLOATS = frozenset(["float16", "bfloat16", FLOAT, "float64"])  # what numpy calls them
-_FLOATS = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.BFLOAT16,
-    ir.DataType.DOUBLE,
-)
+_NAMES = {ir.DataType.FLOAT: FLOAT, ir.DataType.DOUBLE: "float64"}
+"""Where ONNX and numpy call an element type differently."""
 
 SUB_BYTE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2)
 """Integers that are kept in a byte each."""
@@ -199,8 +194,14 @@ def _is_empty(tensor: ir.TensorProtocol) -> bool:
 
 
 def dtype_of(element: ir.DataType) -> str:
-    """The name of an element type; every float of 16 to 64 bits is float32 here."""
-    return FLOAT if element in _FLOATS else element.name.lower()
+    """The dtype of an element type inside of a graph, where every float is float32."""
+    dtype = declared_dtype(element)
+    return FLOAT if dtype in FLOATS else dtype
+
+
+def declared_dtype(element: ir.DataType) -> str:
+    """What numpy calls an element type."""
+    return _NAMES.get(element, element.name.lower())
 
 
 def real(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 
-from qcompiler.calibrate.feeds import Feed
+from qcompiler.calibrate.feeds import Feed, widened
 from qcompiler.calibrate.progress import progress
 from qcompiler.errors import CalibrationError, ModelError, UsageError
 from qcompiler.graph import Graph, Input, Op
@@ -127,7 +127,7 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     Raises:
         ModelError: ONNX Runtime cannot load it, or (when called) run it.
     """
-    from qcompiler.backends.onnx import to_model
+    from qcompiler.backends.onnx import to_model, without_bfloat16
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads or _cores()
@@ -135,16 +135,17 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Higher levels fuse across whatever is not an output: roundings would depend on the chunks.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    content = onnx_ir.to_proto(to_model(graph)).SerializeToString()
+    content = onnx_ir.to_proto(to_model(without_bfloat16(graph))).SerializeToString()
     try:
         loaded = onnxruntime.InferenceSession(content, settings, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other common base
         raise _refused("load", error) from error
-    names = list(graph.outputs)
+    dtypes = {name: y.type.dtype for name, y in graph.outputs.items()}
 
     def run(feed: Feed) -> list[np.ndarray]:
         try:
-            return [np.asarray(value) for value in loaded.run(names, feed)]
+            values = loaded.run(list(dtypes), widened(feed))
+            return [np.asarray(v, dtype) for v, dtype in zip(values, dtypes.values(), strict=True)]
         except Exception as error:
             raise _refused("run", error) from error
 

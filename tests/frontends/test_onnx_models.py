@@ -16,7 +16,7 @@ from onnx_models import Builder, assert_agrees
 from qcompiler.frontends.onnx import import_onnx
 from qcompiler.graph import Constant, Input, toposort
 from qcompiler.interpret import evaluate
-from qcompiler.ops import MatMul, Mul, Relu, Reshape
+from qcompiler.ops import Cast, MatMul, Mul, Relu, Reshape
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(1)
@@ -168,7 +168,7 @@ def test_masks_may_be_infinite() -> None:
     assert_agrees(model, {"x": RNG.standard_normal((2, 4, 4), np.float32), "mask": mask})
 
 
-def test_half_precision_becomes_float32() -> None:
+def test_half_precision_is_float32_inside() -> None:
     for element, dtype in (
         (TensorProto.FLOAT16, np.float16),
         (TensorProto.DOUBLE, np.float64),
@@ -181,9 +181,12 @@ def test_half_precision_becomes_float32() -> None:
         product = b.node("MatMul", "x", "w")
         y = b.node("Cast", b.node("Cast", product, to=TensorProto.FLOAT), to=element)
         graph = import_onnx(b.model(y, dtype=element))
-        (result,) = graph.outputs.values()
+        (end,) = graph.outputs.values()
+        assert isinstance(end, Cast)
+        result = end.x
         assert isinstance(result, MatMul)
-        assert str(graph.inputs[0].type) == "float32[2x3]"
+        assert graph.inputs[0].type.dtype == end.type.dtype == np.dtype(dtype).name
+        assert str(result.a.type) == "float32[2x3]"
         assert isinstance(result.b, Constant)
         np.testing.assert_array_equal(result.b.array, w.astype(np.float32))
 
