@@ -107,7 +107,7 @@ def bools(*shape: int) -> np.ndarray:
 
 
 def positive(*shape: int) -> np.ndarray:
-    return (0.1 + np.abs(f(*shape))).astype(np.float32)
+    return np.asarray(0.1 + np.abs(f(*shape)), np.float32)
 
 
 def k(*values: int) -> Known:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from qcompiler.ops.indexing import Scatter
+from qcompiler.ops.indexing import Written
 from qcompiler.ops.sort import ArgExtreme, TopK
 
 Expr = Any
@@ -63,7 +63,7 @@ def top_k(op: TopK, x: Tensor) -> Tensor:
     return te.compute(op.type.shape, at, name="place")
 
 
-def scatter(op: Scatter, data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def scatter(op: Written, data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """Every row looks for its updates, so that rows can be computed in any order."""
     count, dtype = int(indices.shape[0]), op.type.dtype
     i = te.reduce_axis((0, count), "i")

@@ -40,14 +40,20 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_logic,
     onnx_normalization,
     onnx_pool,
+    onnx_power,
     onnx_qlinear,
     onnx_quantize,
+    onnx_quotient,
     onnx_recurrent,
     onnx_reduce,
     onnx_reshape,
     onnx_resize,
     onnx_rotary,
+    onnx_scan,
+    onnx_scatter,
     onnx_slice,
+    onnx_sort,
+    onnx_triangle,
 )
 from qcompiler.frontends.onnx_codes import KEPT, integers
 from qcompiler.frontends.onnx_control import UNROLLED, Values, find_control, subgraphs, varying

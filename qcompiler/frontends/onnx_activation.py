@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 
 from qcompiler.frontends.onnx_contrib import MICROSOFT
+from qcompiler.frontends.onnx_logic import greater
 from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.graph import Op
+from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Abs,
     Add,
+    Clip,
     Div,
     Elu,
     Erf,
     Exp,
+    LeakyRelu,
     Log,
     Mul,
     Relu,
+    Select,
     Sigmoid,
     Tanh,
     scalar,
 )
-from qcompiler.types import FLOAT
+from qcompiler.types import FLOAT, broadcast
 
 
 def _times(x: Op, factor: float) -> Op:
@@ -103,6 +107,33 @@ def _softplus(x: Op) -> Op:
 def softsign(node: Node) -> Op:
     """x / (1 + |x|)."""
     return Div(node.x, _plus(Abs(node.x), 1))
+
+
+@importer("ThresholdedRelu", since=10)
+def thresholded_relu(node: Node) -> Op:
+    """x above alpha, else 0."""
+    alpha, zero = (scalar(v, FLOAT) for v in (node.number("alpha"), 0))
+    return Select(greater(node.x, alpha), node.x, zero)
+
+
+@importer("Shrink", since=9)
+def shrink(node: Node) -> Op:
+    """x + bias below −lambd, x − bias above lambd, 0 between."""
+    x, bias, bound = node.x, node.number("bias"), node.number("lambd")
+    zero = scalar(0, FLOAT)
+    above = Select(greater(x, scalar(bound, FLOAT)), _plus(x, -bias), zero)
+    return Select(greater(scalar(-bound, FLOAT), x), _plus(x, bias), above)
+
+
+@importer("PRelu", since=7)
+def prelu(node: Node) -> Op:
+    """x, or x times its slope below 0; the slopes broadcast to x."""
+    x, slope = node.x, node.operand(1)
+    if broadcast(x.type, slope.type) != x.type.shape:
+        raise node.broken(f"expected slopes that broadcast to {x.type}, found {slope.type}")
+    if isinstance(slope, Constant) and slope.is_scalar:
+        return LeakyRelu(x, alpha=float(slope.array.reshape(-1)[0]))
+    return Add(Relu(x), Mul(Clip(x, high=0.0), slope))
 
 
 @importer("Selu")

@@ -6,22 +6,34 @@ import math
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import onnx_ir as ir
 
 from qcompiler.frontends.onnx_integer import as_real
+from qcompiler.frontends.onnx_logic import greater
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
+from qcompiler.frontends.onnx_quotient import magnitude, opposite
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Abs,
+    Acos,
+    Acosh,
     Add,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
     Cast,
     Clip,
+    Cos,
+    Cosh,
     Div,
     Elu,
     Equal,
     Erf,
     Exp,
+    Floor,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
@@ -31,39 +43,54 @@ from qcompiler.ops import (
     Mul,
     Not,
     Relu,
+    Round,
+    Select,
     Sigmoid,
+    Sin,
+    Sinh,
     Sqrt,
     Sub,
+    Tan,
     Tanh,
     scalar,
 )
 from qcompiler.types import DTYPES, FLOAT
 
+
+def _absolute(x: Op) -> Op:
+    return Abs(x) if x.type.is_float else magnitude(x)
+
+
+def _sign(x: Op) -> Op:
+    zero, one = (scalar(v, x.type.dtype) for v in (0, 1))
+    return Select(greater(x, zero), one, Select(greater(zero, x), opposite(one), zero))
+
+
+def _relu(x: Op) -> Op:
+    return Relu(x) if x.type.is_float else Maximum(x, scalar(0, x.type.dtype))
+
+
 _UNARY: dict[str, Callable[[Op], Op]] = {
-    "Abs": Abs,
+    **{f.__name__: f for f in (Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan)},
+    "Abs": _absolute,
+    "Ceil": lambda x: opposite(Floor(opposite(x))),
     "Erf": Erf,
+    "Floor": Floor,
     "Exp": Exp,
     "HardSwish": HardSwish,
     "Log": Log,
-    "Relu": Relu,
+    "Relu": _relu,
+    "Round": Round,
     "Sigmoid": Sigmoid,
+    "Sign": _sign,
     "Sqrt": Sqrt,
     "Tanh": Tanh,
-    "Neg": lambda x: Sub(scalar(0, x.type.dtype), x),
+    "Neg": opposite,
     "Reciprocal": lambda x: Div(scalar(1, x.type.dtype), x),
 }
-_BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": Add, "Div": Div, "Mul": Mul, "Sub": Sub}
+_BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": Add, "Mul": Mul, "Sub": Sub}
 _VARIADIC: dict[str, Callable[[Op, Op], Op]] = {"Max": Maximum, "Min": Minimum, "Sum": Add}
 _FLOAT_MAX = 3.4028234663852886e38
-_POWERS: dict[float, Callable[[Op], Op]] = {
-    -1.0: lambda x: Div(scalar(1, FLOAT), x),
-    -0.5: lambda x: Div(scalar(1, FLOAT), Sqrt(x)),
-    0.5: Sqrt,
-    1.0: lambda x: x,
-    2.0: lambda x: Mul(x, x),
-    3.0: lambda x: Mul(Mul(x, x), x),
-    4.0: lambda x: Mul(square := Mul(x, x), square),
-}
 
 
 def _unary(build: Callable[[Op], Op]) -> Importer:
@@ -84,6 +111,13 @@ for _name, _two in _BINARY.items():
     importer(_name)(_binary(_two))
 for _name, _two in _VARIADIC.items():
     importer(_name)(_variadic(_two))
+
+
+@importer("Mean")
+def mean(node: Node) -> Op:
+    """The mean of the operands, which broadcast."""
+    total = reduce(Add, (node.operand(i) for i in range(len(node.inputs))))
+    return Mul(total, scalar(1 / len(node.inputs), FLOAT))
 
 
 @importer("Identity")
@@ -110,15 +144,6 @@ def hard_sigmoid(node: Node) -> Op:
     return HardSigmoid(node.x, alpha=node.number("alpha"), beta=node.number("beta"))
 
 
-@importer("Pow")
-def power(node: Node) -> Op:
-    """x^y for a constant y that products and roots express."""
-    exponent = node.known_scalar(1, "exponent")
-    if exponent not in _POWERS or node.operand(1).type.rank > node.x.type.rank:
-        raise node.unsupported(f"exponent {exponent}")
-    return _POWERS[exponent](node.x)
-
-
 @importer("Clip", since=6)
 def clip(node: Node) -> Op:
     """Clip with its bounds as attributes."""
@@ -138,9 +163,10 @@ def clip_by_operands(node: Node) -> Op:
 def _clip(node: Node, low: float | None, high: float | None) -> Op:
     if any(bound is not None and math.isnan(bound) for bound in (low, high)):
         raise node.broken("expected bounds that are numbers, found NaN")
-    lowest, highest = -math.inf, math.inf
-    if node.x.type.dtype == FLOAT:  # exporters write float32's extremes for an absent bound
-        lowest, highest = -_FLOAT_MAX, _FLOAT_MAX
+    lowest, highest = -_FLOAT_MAX, _FLOAT_MAX  # what exporters write for an absent bound
+    if node.x.type.is_integer:
+        info = np.iinfo(node.x.type.dtype)
+        lowest, highest = int(info.min), int(info.max)
     low = None if low is not None and low <= lowest else low
     high = None if high is not None and high >= highest else high
     return node.x if low is None and high is None else Clip(node.x, low, high)
@@ -163,7 +189,7 @@ def dropout_with_mode(node: Node) -> Op:
 
 @importer("Cast")
 def cast(node: Node) -> Op:
-    """x in another type: floats are one type here, whole numbers become floats."""
+    """x in another type: all floats are one here, and become integers without their fraction."""
     try:
         element = ir.DataType(node.integer("to"))
     except ValueError as error:
@@ -185,6 +211,6 @@ def _cast(node: Node, target: str) -> Op:
         return real
     if target == "bool" and source != "uint64":
         return Not(Equal(node.x, scalar(0, source)))
-    if target not in DTYPES or (target != FLOAT and source == FLOAT):
+    if target not in DTYPES:
         raise node.unsupported(f"conversion of {source} to {target}")
     return Cast(node.x, target)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from qcompiler.frontends.onnx_fold import simplified
-from qcompiler.frontends.onnx_node import Node, importer
+from qcompiler.frontends.onnx_index import positions
+from qcompiler.frontends.onnx_node import Importer, Node, importer
+from qcompiler.frontends.onnx_reduce import reduced_sum
 from qcompiler.graph import Op
 from qcompiler.ops import (
     Add,
+    ArgMax,
     BatchNormalization,
+    Equal,
+    Exp,
+    Log,
     MatMul,
     Mul,
+    ReduceMax,
     Reshape,
+    Select,
     Softmax,
+    Sub,
     Transpose,
     scalar,
 )
@@ -95,20 +105,41 @@ def _normalize(node: Node) -> Op:
     return BatchNormalization(node.x, gamma, beta, mean, variance, epsilon)
 
 
-@importer("Softmax")
-def softmax_of_rows(node: Node) -> Op:
+def _of_rows(build: Callable[[Op, int], Op]) -> Importer:
     """Until opset 12: x as a matrix whose rows begin at the axis."""
-    shape = node.x.type.shape
-    axis = node.integer("axis")
-    axis = len(shape) if axis == len(shape) else node.axis(axis, len(shape))
-    columns = math.prod(shape[axis:])
-    if shape and columns == shape[-1]:
-        return Softmax(node.x, len(shape) - 1)
-    rows = Reshape(node.x, (math.prod(shape[:axis]), columns))
-    return Reshape(Softmax(rows, 1), shape)
+
+    def read(node: Node) -> Op:
+        shape = node.x.type.shape
+        axis = node.integer("axis")
+        axis = len(shape) if axis == len(shape) else node.axis(axis, len(shape))
+        columns = math.prod(shape[axis:])
+        if shape and columns == shape[-1]:
+            return build(node.x, len(shape) - 1)
+        rows = Reshape(node.x, (math.prod(shape[:axis]), columns))
+        return Reshape(build(rows, 1), shape)
+
+    return read
 
 
-@importer("Softmax", since=13)
-def softmax(node: Node) -> Op:
-    """Along one axis."""
-    return Softmax(node.x, node.axis(node.integer("axis"), node.x.type.rank))
+def _along(build: Callable[[Op, int], Op]) -> Importer:
+    """Since opset 13: along one axis."""
+    return lambda node: build(node.x, node.axis(node.integer("axis"), node.x.type.rank))
+
+
+def _log_softmax(x: Op, axis: int) -> Op:
+    """log softmax(x), which does not underflow."""
+    shifted = Sub(x, ReduceMax(x, (axis,)))
+    return Sub(shifted, Log(reduced_sum(Exp(shifted), (axis,))))
+
+
+def _hardmax(x: Op, axis: int) -> Op:
+    """1 at the first largest element of an axis, 0 elsewhere."""
+    here = Equal(ArgMax(x, axis), positions(x.type.shape, axis))
+    return Select(here, scalar(1, FLOAT), scalar(0, FLOAT))
+
+
+softmax_of_rows = importer("Softmax")(_of_rows(Softmax))
+softmax = importer("Softmax", since=13)(_along(Softmax))
+for _name, _build in {"Hardmax": _hardmax, "LogSoftmax": _log_softmax}.items():
+    importer(_name)(_of_rows(_build))
+    importer(_name, since=13)(_along(_build))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.graph import Op
-from qcompiler.ops import And, Equal, GreaterEqual, Not, Select
+from qcompiler.ops import And, Equal, GreaterEqual, Not, Select, scalar
+from qcompiler.types import FLOAT
 
 
 def either(a: Op, b: Op) -> Op:
@@ -14,8 +17,10 @@ def either(a: Op, b: Op) -> Op:
     return Not(And(Not(a), Not(b)))
 
 
-def _greater(a: Op, b: Op) -> Op:
+def greater(a: Op, b: Op) -> Op:
     """a > b, and false where either is NaN."""
+    if a.type.is_integer:
+        return Not(GreaterEqual(b, a))
     return And(GreaterEqual(a, b), Not(GreaterEqual(b, a)))
 
 
@@ -30,9 +35,9 @@ def _equal(a: Op, b: Op) -> Op:
 _BINARY: dict[str, Callable[[Op, Op], Op]] = {
     "And": And,
     "Equal": _equal,
-    "Greater": _greater,
+    "Greater": greater,
     "GreaterOrEqual": GreaterEqual,
-    "Less": lambda a, b: _greater(b, a),
+    "Less": lambda a, b: greater(b, a),
     "LessOrEqual": lambda a, b: GreaterEqual(b, a),
     "Or": either,
     "Xor": _xor,
@@ -59,6 +64,17 @@ def is_nan(node: Node) -> Op:
     return Not(Equal(node.x, node.x))
 
 
+@importer("IsInf", since=10)
+def is_infinite(node: Node) -> Op:
+    """Whether x is infinite, of the signs that count."""
+    x, largest = node.x, scalar(np.finfo(FLOAT).max, FLOAT)
+    above, below = greater(x, largest), greater(scalar(np.finfo(FLOAT).min, FLOAT), x)
+    positive, negative = node.integer("detect_positive"), node.integer("detect_negative")
+    if positive and negative:
+        return either(above, below)
+    return above if positive else below if negative else And(above, below)
+
+
 @importer("Where", since=9)
 def where(node: Node) -> Op:
     """The second operand where the first holds, else the third."""
@@ -66,7 +82,7 @@ def where(node: Node) -> Op:
 
 
 def selected(condition: Op, a: Op, b: Op) -> Op:
-    """a where the condition holds, else b."""
+    """a where the condition holds, else b; of any type."""
     if a.type.dtype == "bool":
         return either(And(condition, a), And(Not(condition), b))
     return Select(condition, a, b)

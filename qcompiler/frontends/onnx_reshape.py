@@ -11,6 +11,8 @@ from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import Expand, Reshape, Transpose
 
+LARGEST_VALUE = 1 << 31  # elements: beyond it a size is taken for damage
+
 
 def reshaped(x: Op, shape: Sequence[int]) -> Op:
     """x in another shape; x itself if it has that shape."""
@@ -118,6 +120,23 @@ def expand(node: Node) -> Op:
             f"expected a shape that {node.x.type} expands to, found {wanted}"
         ) from None
     return node.x if result == shape else Expand(node.x, tuple(int(d) for d in result))
+
+
+@importer("Tile", since=6)
+def tile(node: Node) -> Op:
+    """x repeated along its axes."""
+    x, shape = node.x, node.x.type.shape
+    repeats = node.known_integers(1, "repeats") or ()
+    if len(repeats) != len(shape) or min(repeats, default=1) < 0:
+        raise node.broken(f"expected {len(shape)} repeats of at least 0, found {list(repeats)}")
+    total = tuple(n * d for n, d in zip(repeats, shape, strict=True))
+    if total == shape:
+        return x
+    if math.prod(total) > LARGEST_VALUE:
+        raise node.broken(f"expected a tensor that fits in memory, found the shape {total}")
+    apart = reshaped(x, [d for size in shape for d in (1, size)])
+    pairs = zip(repeats, shape, strict=True)
+    return reshaped(Expand(apart, tuple(d for pair in pairs for d in pair)), total)
 
 
 @importer("DepthToSpace")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from qcompiler.frontends.onnx_index import rows
 from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.graph import Op
+from qcompiler.graph import Constant, Op
 from qcompiler.ops import Concat, Pad, Slice
 
 _LARGEST_PAD = 1 << 31
@@ -45,11 +48,10 @@ def split_by_operand(node: Node) -> tuple[Op, ...]:
 
 def _split(node: Node, sizes: tuple[int, ...] | None) -> tuple[Op, ...]:
     axis = node.axis(node.integer("axis"), node.x.type.rank)
-    total = node.x.type.shape[axis]
+    total, count = node.x.type.shape[axis], len(node.outputs)
     if sizes is None:
-        count = node.integer("num_outputs", len(node.outputs))
-        if count < 1:
-            raise node.broken(f"num_outputs: expected at least 1, found {count}")
+        if (asked := node.integer("num_outputs", count)) != count:
+            raise node.broken(f"num_outputs: expected {count}, found {asked}")
         part = -(-total // count)
         sizes = tuple(min(part, max(total - i * part, 0)) for i in range(count))
         if "num_outputs" not in node.attributes and total % count:
@@ -96,13 +98,37 @@ def _slice(
         raise node.broken("expected as many starts as ends, axes and steps")
     if 0 in steps:
         raise node.broken("expected steps other than 0")
-    if min(steps, default=1) < 0:
-        raise node.unsupported("a negative step")
-    ranges = {}
+    ranges, backwards = {}, {}
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         first, last, _ = slice(start, stop, step).indices(node.x.type.shape[axis])
-        ranges[axis] = (first, max(first, last), step)
-    return sliced(node.x, ranges)
+        if step > 0:
+            ranges[axis] = (first, max(first, last), step)
+        else:
+            backwards[axis] = np.arange(first, last, step)
+    x = sliced(node.x, ranges)
+    for axis, places in backwards.items():
+        x = rows(x, Constant(places), axis) if places.size else sliced(x, {axis: (0, 0, 1)})
+    return x
+
+
+@importer("CenterCropPad", since=18)
+def center_crop_pad(node: Node) -> Op:
+    """The middle of x in another size, with zeros around it where x is smaller."""
+    shape = node.x.type.shape
+    wanted = node.known_integers(1, "sizes") or ()
+    axes = node.axes(node.integers("axes") or tuple(range(len(shape))), len(shape))
+    if len(wanted) != len(axes) or not all(0 <= d <= _LARGEST_PAD for d in wanted):
+        raise node.broken(f"expected {len(axes)} sizes that fit in memory, found {list(wanted)}")
+    before, after, kept = [0] * len(shape), [0] * len(shape), {}
+    for axis, size in zip(axes, wanted, strict=True):
+        missing = size - shape[axis]
+        if missing > 0:
+            before[axis], after[axis] = missing // 2, missing - missing // 2
+        else:
+            first = -missing // 2
+            kept[axis] = (first, first + size, 1)
+    x = sliced(node.x, kept)
+    return Pad(x, tuple(before), tuple(after)) if any((*before, *after)) else x
 
 
 @importer("Pad", since=2)

@@ -40,7 +40,7 @@ from qcompiler.ops.elementary import (
     Sinh,
     Tan,
 )
-from qcompiler.ops.indexing import Scatter
+from qcompiler.ops.indexing import Scatter, ScatterReduce
 from qcompiler.ops.integer import ConvInteger, Lookup, MatMulInteger, ReduceSum
 from qcompiler.ops.normalization import IntegerNormalization, Normalize, NormalizeInteger
 from qcompiler.ops.pool import MaxPool
@@ -153,6 +153,7 @@ __all__ = [
     "Reshape",
     "Round",
     "Scatter",
+    "ScatterReduce",
     "Select",
     "ShiftExponentials",
     "ShiftGELU",

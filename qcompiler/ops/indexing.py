@@ -10,36 +10,33 @@ from qcompiler.graph import Op, op
 from qcompiler.ops.arithmetic import expect_numbers
 from qcompiler.types import TensorType
 
-REDUCTIONS: dict[str, Any] = {
-    "none": None,
+_COMBINED: dict[str, Any] = {
     "add": np.add,
     "mul": np.multiply,
     "min": np.minimum,
     "max": np.maximum,
 }
-"""What becomes of an element that a row is written over: the row's, or both combined."""
 
 
 @op
-class Scatter(Op):
-    """data with row updates[i] written to row indices[i], or combined with it, i = 0, 1, ….
+class Written(Op):
+    """data with row updates[i] written to, or combined with, row indices[i], i = 0, 1, ….
 
-    Of several updates of one row the last counts, or all of them where they are combined.  Rows
-    outside data are not written, so that no input can write elsewhere.
+    Rows outside data are not written, so that no input can write elsewhere.
 
     Attributes:
         data: [rows, ...].
         indices: int64 [n].
         updates: [n, ...], of data's dtype and quantization.
-        reduction: A key of `REDUCTIONS`.
+        reduction: How a row and its updates become one: one of `reductions`.
     """
 
     data: Op
     indices: Op
     updates: Op
-    reduction: str = "none"
+    reduction: str
 
-    moves: ClassVar[tuple[str, ...]] = ("data", "updates")
+    reductions: ClassVar[tuple[str, ...]]
 
     def infer(self) -> TensorType:
         data, indices, updates = (x.type for x in self.operands)
@@ -50,16 +47,16 @@ class Scatter(Op):
         )
         rows = data.with_shape((*indices.shape, *data.shape[1:]))
         self.expect(updates == rows, f"updates like {rows}", updates)
-        self.expect(self.reduction in REDUCTIONS, f"one of {', '.join(REDUCTIONS)}", self.reduction)
+        known = self.reduction in self.reductions
+        self.expect(known, f"one of {', '.join(self.reductions)}", self.reduction)
         return data
 
     def numpy(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray) -> np.ndarray:
         result = data.copy()
+        combine = _COMBINED.get(self.reduction)
         for row, update in zip(indices, updates, strict=True):
-            if not 0 <= row < len(data):
-                continue
-            combine = REDUCTIONS[self.reduction]
-            result[row] = update if combine is None else combine(result[row], update)
+            if 0 <= row < len(data):
+                result[row] = update if combine is None else combine(result[row], update)
         return result
 
     def te(self, t: Any, data: Any, indices: Any, updates: Any) -> Any:
@@ -83,3 +80,23 @@ class Scatter(Op):
         if self.reduction == "none":
             return written(data, spare, updates)
         return o.widened(self.type.dtype, (data, spare, updates), written)
+
+
+@op
+class Scatter(Written):
+    """data with row updates[i] written to row indices[i], or an extreme of both.
+
+    Of several updates of one row the last counts, or the extreme of all of them.
+    """
+
+    reduction: str = "none"
+
+    moves: ClassVar[tuple[str, ...]] = ("data", "updates")
+    reductions: ClassVar[tuple[str, ...]] = ("none", "min", "max")
+
+
+@op
+class ScatterReduce(Written):
+    """data with row updates[i] added to, or multiplied with, row indices[i]; integers wrap."""
+
+    reductions: ClassVar[tuple[str, ...]] = ("add", "mul")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_cases import (
     CASES,
     NEWEST,
@@ -60,9 +60,36 @@ for _name in ("Add", "Sub", "Mul", "Div"):
     case(_name, f(2, 3, 4), Known(positive(3, 1)))
     case(_name, kf(5), Known(positive(2, 5)))
     case(_name, f(3, 1), positive(4))
-for _exponent in (-1, -0.5, 0.5, 1, 2, 3, 4):
+for _exponent in (-1, -0.5, 0.5, 1, 2, 3, 4, 0, 1.7, -3):
     case("Pow", positive(2, 3), s(_exponent))
-for _name in ("Min", "Max", "Sum"):
+case("Pow", f(2, 3), s(2))
+case("Pow", f(2, 3), s(5))
+case("Pow", f(3), Known(np.full((2, 1), 2, np.float32)))
+case("Pow", positive(2, 3), kf(3))
+case("Pow", positive(2, 3), f(2, 3))
+case("Pow", positive(2, 3), RNG.integers(-2, 3, (3,)), since=12)
+_bases = RNG.integers(-4, 5, (2, 3))
+for _power in (Known(np.array(3)), Known(np.array(0)), RNG.integers(0, 4, (2, 3))):
+    case("Pow", _bases, _power, since=12, result=TensorProto.INT64)
+case("Pow", np.array([1, 2, 3], np.int32), s(2.5), since=12, result=TensorProto.INT32)
+for _name in ("Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh"):
+    case(_name, f(2, 9))
+for _name in ("Asin", "Acos", "Atanh"):
+    case(_name, np.tanh(f(9)))
+case("Acosh", 1 + positive(9))
+for _name in ("Ceil", "Floor", "Round", "Sign"):
+    case(_name, np.array([0.5, 1.5, 2.5, -0.5, -1.5, 3.2, -3.2, 0, 7], np.float32))
+for _name in ("Abs", "Neg", "Sign"):
+    case(_name, RNG.integers(-9, 9, (2, 9)), since=9, result=TensorProto.INT64)
+case("Relu", RNG.integers(-9, 9, 9, np.int32), since=14, result=TensorProto.INT32)
+case("PRelu", f(2, 3, 4), f(2, 3, 4))
+case("PRelu", f(2, 3, 4), kf(3, 1), since=9)
+case("PRelu", f(2, 3, 4), Known(np.array([0.25], np.float32)), since=9)
+case("ThresholdedRelu", 2 * f(3, 5))
+case("ThresholdedRelu", 2 * f(3, 5), alpha=0.5)
+case("Shrink", 2 * f(3, 5))
+case("Shrink", 2 * f(3, 5), bias=1.5, lambd=0.75)
+for _name in ("Min", "Max", "Sum", "Mean"):
     case(_name, f(2, 3))
     case(_name, f(2, 3), f(2, 3), kf(2, 3))
     case(_name, f(2, 3), f(3), kf(1, 1), since=8)
@@ -76,6 +103,7 @@ case("Clip", 3 * f(9), s(-np.inf), s(np.inf), since=11)
 case("Clip", 3 * f(9), np.array(-0.5, np.float32), None, since=11)
 case("Clip", 3 * f(9), np.array(-0.5, np.float32), s(0.1), since=11)
 case("Clip", 3 * f(9), s(0.5), s(-0.5), since=12)
+case("Clip", RNG.integers(-9, 9, 20), k(-3), k(4), since=12, result=TensorProto.INT64)
 case("Dropout", f(3, 3), ratio=0.3, until=11)
 case("Dropout", f(3, 3), s(0.3), since=12)
 case("Dropout", f(3, 3), s(0.3), Known(np.array(False)), since=12)
@@ -93,6 +121,37 @@ for _name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
     for _dtype in (np.int32, np.float32):
         operands = (x.astype(_dtype) for x in _values)
         case(_name, *operands, result=TensorProto.BOOL, since=11)
+_infinities = np.array([0, np.nan, np.inf, -np.inf, 3e38], np.float32)
+for _signs in ((1, 1), (1, 0), (0, 1), (0, 0)):
+    case(
+        "IsInf",
+        _infinities,
+        detect_positive=_signs[0],
+        detect_negative=_signs[1],
+        result=TensorProto.BOOL,
+    )
+
+# Integers
+for _dtype in (np.int32, np.int64, np.uint8):
+    _element = helper.np_dtype_to_tensor_dtype(np.dtype(_dtype))
+    _low = 0 if _dtype == np.uint8 else -20
+    _a, _b = RNG.integers(_low, 20, (4, 9)).astype(_dtype), RNG.integers(1, 7, 9).astype(_dtype)
+    for _divisors in (_b, Known(_b), -_b if _low else _b):
+        case("Div", _a, _divisors, result=_element, since=14)
+        for _fmod in (0, 1):
+            case("Mod", _a, _divisors, fmod=_fmod, result=_element)
+    for _name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
+        case(_name, _a, _b, result=_element)
+    case("BitwiseNot", _a, result=_element)
+case("Mod", 3 * f(40), positive(40), fmod=1)
+case("Mod", 3 * f(2, 40), Known(np.array(-0.75, np.float32)), fmod=1)
+for _dtype in (np.uint8, np.uint32):
+    _element = helper.np_dtype_to_tensor_dtype(np.dtype(_dtype))
+    _a = RNG.integers(0, np.iinfo(_dtype).max, 20).astype(_dtype)
+    for _direction in ("LEFT", "RIGHT"):
+        for _places in (RNG.integers(0, 8, 20).astype(_dtype), Known(np.array(3, _dtype))):
+            case("BitShift", _a, _places, direction=_direction, result=_element)
+
 for _name in ("And", "Or", "Xor", "Equal"):
     case(_name, bools(2, 9), bools(9), result=TensorProto.BOOL)
 for _name in ("Equal", "Greater", "Less"):
@@ -112,6 +171,8 @@ for _element, _source in (
     (TensorProto.INT64, RNG.integers(-9, 9, 6, np.int32)),
     (TensorProto.INT32, RNG.integers(-9, 9, 6)),
     (TensorProto.BOOL, RNG.integers(-1, 2, 6)),
+    (TensorProto.INT64, 9 * f(9)),
+    (TensorProto.INT8, 9 * f(9)),
     (TensorProto.BOOL, RNG.integers(-1, 2, 6).astype(np.float32)),
 ):
     case("Cast", _source, to=_element, result=_element)
@@ -212,29 +273,41 @@ case("Einsum", f(3), f(4), equation="i,j->ij")
 case("Einsum", f(2, 3), f(3, 2), equation="ij,ji->")
 case("Einsum", f(2, 3, 4), f(3), equation="bcd,c->bcd")
 case("Einsum", f(2, 3, 4, 5), kf(5, 6), equation="...ij,jk->...ik")
-for _axis in (0, 1, 2, 3):
-    case("Softmax", f(2, 3, 4, 5), axis=_axis)
-case("Softmax", f(2, 3, 4))
-case("Softmax", f(2, 3, 4), axis=-2, since=11)
-case("Softmax", f(7), axis=0)
+for _name in ("Softmax", "LogSoftmax", "Hardmax"):
+    for _axis in (0, 1, 2, 3):
+        case(_name, f(2, 3, 4, 5), axis=_axis)
+    case(_name, f(2, 3, 4))
+    case(_name, f(2, 3, 4), axis=-2, since=11)
+    case(_name, f(7), axis=0)
+case("LogSoftmax", np.array([[0, 1, 2, 3], [1e4, 10001, 10002, 10003]], np.float32))
 
 # Means and global pooling
 for _sizes in ((2, 3, 4), (2, 3, 4, 5), (1, 2, 3, 2, 2)):
     case("GlobalAveragePool", f(*_sizes))
     case("GlobalMaxPool", f(*_sizes))
-for _name in ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum", "ReduceSumSquare"):
+for _name in (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+):  # fmt: skip
     _operand = 13 if _name == "ReduceSum" else 18
     for _keep in (0, 1):
-        case(_name, f(2, 3, 4), axes=[1], keepdims=_keep, until=_operand - 1)
-        case(_name, f(2, 3, 4), axes=[2, 0], keepdims=_keep, until=_operand - 1)
-        case(_name, f(2, 3, 4), axes=[-1], keepdims=_keep, since=11, until=_operand - 1)
-        case(_name, f(2, 3, 4), keepdims=_keep)
-        case(_name, f(2, 3, 4), k(-1, 0), keepdims=_keep, since=_operand)
-        case(_name, f(2, 3, 4), k(), keepdims=_keep, since=_operand)
-    case(_name, f(), keepdims=0)
+        case(_name, positive(2, 3, 4), axes=[1], keepdims=_keep, until=_operand - 1)
+        case(_name, positive(2, 3, 4), keepdims=_keep)
+        case(_name, positive(2, 3, 4), k(-1, 0), keepdims=_keep, since=_operand)
+    case(_name, positive(2, 3, 4), axes=[2, -3], since=11, until=_operand - 1)
+    case(_name, positive(2, 3, 4), k(), keepdims=0, since=_operand)
+    # ONNX's reference, the only one to know opset 28, takes no scalar here.
+    case(_name, positive(), keepdims=0, until=27 if _name == "ReduceLogSumExp" else NEWEST)
+    if "Log" not in _name:
+        _integers = RNG.integers(-4, 9, (2, 3, 4)).astype(np.int32)
+        case(_name, _integers, axes=[1], until=_operand - 1, result=TensorProto.INT32)
+        case(_name, _integers, k(0, 2), since=_operand, result=TensorProto.INT32)
     if _name in ("ReduceMax", "ReduceMean", "ReduceSum"):
         case(_name, f(2, 3, 4), noop_with_empty_axes=1, since=_operand)
         case(_name, f(2, 3, 4), k(), noop_with_empty_axes=1, since=_operand)
+for _name in ("ReduceMax", "ReduceMin"):
+    case(_name, bools(2, 3), k(1), since=20, result=TensorProto.BOOL)
+case("ReduceProd", f(5, 7), k(1), since=18)
 
 # Same elements, other shape or order
 case("Reshape", f(2, 3, 4), k(4, 6))
@@ -259,6 +332,9 @@ case("Unsqueeze", f(3, 2), k(2, 0), since=13)
 case("Unsqueeze", f(3, 2), k(-1), since=13)
 case("Expand", f(3, 1), k(2, 1, 4))
 case("Expand", f(3, 1), k(1))
+case("Tile", f(2, 3), k(2, 4))
+case("Tile", f(2, 3), k(1, 1))
+case("Tile", RNG.integers(0, 9, (2, 1, 3)), k(1, 3, 2), result=TensorProto.INT64)
 case("DepthToSpace", f(2, 12, 2, 3), blocksize=2)
 for _mode in ("DCR", "CRD"):
     case("DepthToSpace", f(2, 12, 2, 3), blocksize=2, mode=_mode, since=11)
@@ -278,6 +354,9 @@ case("Slice", f(4, 5), starts=[0], ends=[-1], axes=[1], until=9)
 case("Slice", f(4, 5), k(1, -3), k(3, 2**63 - 1), since=10)
 case("Slice", f(4, 5), k(-9), k(4), k(-1), k(2), since=10)
 case("Slice", f(4, 5), k(3), k(1), k(0), since=10)
+case("Slice", f(4, 5), k(-1, 3), k(-9, 0), k(0, 1), k(-1, -2), since=10)
+case("CenterCropPad", f(4, 5, 6), k(7, 2, 6))
+case("CenterCropPad", f(4, 5, 6), k(7, 8), axes=[-1, 0])
 case("Slice", f(4, 5), k(0, 1), k(4, 5), k(1, 0), since=10)
 case("Pad", f(2, 3), pads=[1, 0, 2, 1], value=0.5, until=10)
 case("Pad", f(2, 3), pads=[0, -1, 0, 2], until=10)
@@ -296,11 +375,91 @@ for _dtype in (np.int32, np.int64):
     case("Gather", kf(2, 6, 3), RNG.integers(0, 6, (3, 4), _dtype), axis=1)
     case("Gather", f(2, 6), RNG.integers(-6, 0, (4,), _dtype), axis=-1, since=11)
 case("Gather", bools(6, 2), RNG.integers(0, 6, 4), result=TensorProto.BOOL)
+case("GatherElements", f(70, 3), RNG.integers(-3, 3, (70, 2)), axis=1)
+case("GatherElements", f(4, 2, 3), RNG.integers(0, 4, (5, 2, 2), np.int32))
+case("GatherElements", bools(9), RNG.integers(0, 9, 20), result=TensorProto.BOOL)
 case("GatherElements", kf(70, 3), Known(RNG.integers(-3, 3, (70, 2))), axis=1)
 case("GatherElements", kf(70, 3), Known(RNG.integers(0, 70, (2, 3))))
 _tuples = Known(np.array([[[0, 1], [2, -1]], [[-3, 0], [0, 0]]]))
 case("GatherND", f(3, 4, 2), _tuples)
 case("GatherND", f(3, 4), _tuples)
+case("GatherND", f(3, 4), _tuples.array)
+case("GatherND", f(2, 3, 4, 5), RNG.integers(-3, 3, (2, 6, 2)), batch_dims=1, since=12)
+case("GatherND", f(2, 3, 4), RNG.integers(0, 4, (2, 3, 1)), batch_dims=2, since=12)
+for _lengths in (np.array([3, 0, 1]), Known(np.array([4, 2, 3]))):
+    case("ReverseSequence", f(3, 4, 2), _lengths, batch_axis=0, time_axis=1)
+    case("ReverseSequence", f(4, 3), _lengths)
+_condition = Known(np.array([False, True, True]))
+case("Compress", f(3, 4), _condition, axis=0)
+case("Compress", f(2, 3), _condition)
+
+# Writing to places
+_at = RNG.permutation(4)[:3].reshape(3, 1) * np.ones(5, np.int64)
+for _data, _updates in ((f(4, 5), f(3, 5)), (kf(4, 5), f(3, 5)), (f(4, 5), kf(3, 5))):
+    for _places in (_at, Known(_at), Known(_at - 4)):
+        case("ScatterElements", _data, _places, _updates)
+case("Scatter", f(4, 5), _at, f(3, 5), until=10)
+case("Scatter", f(4, 5), Known(_at), f(3, 5), until=10)
+case("ScatterElements", f(2, 9), np.array([[1, 1], [8, 0]]), f(2, 2), axis=-1)
+for _reduction in ("add", "mul", "min", "max"):
+    _since = 18 if _reduction in ("min", "max") else 16
+    case("ScatterElements", f(9), np.array([1, 1, 8]), f(3), reduction=_reduction, since=_since)
+    _indices, _parts = np.array([[[0, 1], [2, 1]], [[-3, 1], [0, 0]]]), f(2, 2, 5)
+    for _places in (_indices, Known(_indices)):
+        case("ScatterND", f(3, 4, 5), _places, _parts, reduction=_reduction, since=_since)
+    case(
+        "ScatterND",
+        RNG.integers(-9, 9, (4, 2)),
+        np.array([[1], [1], [-1]]),
+        RNG.integers(-9, 9, (3, 2)),
+        reduction=_reduction,
+        since=_since,
+        result=TensorProto.INT64,
+    )
+case("ScatterND", f(5), np.array([[3], [0]]), f(2))
+case("ScatterND", f(3, 4, 2), Known(np.array([[0, 1], [2, -1]])), f(2, 2))
+case("ScatterND", bools(4, 2), np.array([[2]]), bools(1, 2), result=TensorProto.BOOL)
+for _mode, _first in (("linear", [2, 0]), ("circular", [3, 1])):
+    case("TensorScatter", f(2, 3, 4, 2), f(2, 3, 2, 2), np.array(_first), mode=_mode)
+case("TensorScatter", f(2, 4, 3), f(2, 2, 3), axis=1)
+
+# Order
+for _name in ("ArgMax", "ArgMin"):
+    for _axis in (0, 1, 2):
+        case(_name, f(2, 3, 4), axis=_axis, result=TensorProto.INT64)
+    case(_name, f(2, 3, 4), keepdims=0, result=TensorProto.INT64)
+    _few = RNG.integers(0, 3, (5, 20)).astype(np.int32)
+    for _last in (0, 1):
+        case(_name, _few, axis=-1, select_last_index=_last, since=12, result=TensorProto.INT64)
+_both: dict[str, Any] = {"outputs": 2, "results": (TensorProto.FLOAT, TensorProto.INT64)}
+case("TopK", f(3, 9), k=4, until=9, **_both)
+case("TopK", f(9, 3), k=4, axis=0, until=9, **_both)
+for _largest in (0, 1):
+    case("TopK", f(3, 9), k(4), since=11, largest=_largest, **_both)
+    case("TopK", f(9, 3), k(9), since=11, largest=_largest, axis=0, **_both)
+case("TopK", RNG.integers(0, 4, (3, 9)), k(4), since=11, outputs=2, result=TensorProto.INT64)
+case("TopK", f(3, 9), k(2), since=10, until=10, **_both)
+for _axis in (0, -1):
+    for _flags in ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1}):
+        case("CumSum", f(3, 5), Known(np.array(_axis)), **_flags)
+        _integers = RNG.integers(-9, 9, (6, 7))
+        case("CumSum", _integers, Known(np.array(_axis)), **_flags, result=TensorProto.INT64)
+        case("CumProd", f(3, 5), Known(np.array(_axis)), **_flags)
+case("CumSum", f(1), Known(np.array(0)), exclusive=1)
+case("CumSum", RNG.integers(0, 9, 1), k(0), exclusive=1, result=TensorProto.INT64)
+_depth = Known(np.array(4))
+case("OneHot", RNG.integers(-4, 4, (2, 3)), _depth, kf(2), since=11)
+case("OneHot", RNG.integers(0, 4, 3), _depth, f(2), axis=0)
+case(
+    "OneHot", np.array([0, 2], np.int32), _depth, Known(np.array([0, 1])), result=TensorProto.INT64
+)
+for _upper in (0, 1):
+    case("Trilu", f(2, 4, 5), upper=_upper)
+    for _diagonal in (-9, -1, 2):
+        case("Trilu", f(4, 4), Known(np.array(_diagonal)), upper=_upper)
+case("Trilu", RNG.integers(0, 9, (3, 4)), result=TensorProto.INT64)
+case("EyeLike", f(3, 4))
+case("EyeLike", f(4, 3), k=-1, dtype=TensorProto.INT64, result=TensorProto.INT64)
 case("GatherND", bools(3, 4), _tuples, result=TensorProto.BOOL)
 case("GatherND", RNG.integers(0, 9, (5, 2)), Known(np.array([3])), result=TensorProto.INT64)
 
@@ -521,7 +680,7 @@ case("MatMulInteger", codes(np.uint8, 2, 9), kc(np.uint8, 9, 4), _u8, _u8, resul
 case(
     "MatMulInteger",
     codes(np.uint8, 2, 9),
-    codes(np.int8, 9, 4),
+    codes(np.int8, 9, 4) // 2,  # ONNX Runtime saturates pairs of larger products on some CPUs
     np.array(3, np.uint8),
     kc(np.int8, 4),
     result=TensorProto.INT32,
