@@ -18,6 +18,7 @@ from qcompiler.ops import (
     Conv,
     ConvInteger,
     Dequantize,
+    Expand,
     Map,
     MatMul,
     MatMulInteger,
@@ -27,6 +28,7 @@ from qcompiler.ops import (
     Reciprocal,
     ReduceMean,
     ReduceSum,
+    Reshape,
     Softmax,
     Sub,
     Window,
@@ -157,37 +159,64 @@ def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
         top, left, bottom, right = window.pads
         x = Pad(x, (0, 0, top, left), (0, 0, bottom, right), zero_point)
         window = Window(window.kernel, window.strides, dilations=window.dilations)
-    sums = w.array.astype(np.int64).sum(axis=(1, 2, 3))
-    scales = _quantization(x).scale[0] * _quantization(w).scales(4).reshape(-1)
-    codes, rest = _bias(bias, scales, sums, zero_point)
-    channel = (-1, 1, 1)
+    channels, channel = w.type.shape[0], (-1, 1, 1)
+    meaning = _quantization(w)
+    offsets = np.broadcast_to(meaning.zero_points(4).reshape(-1), (channels,))
+    scales = np.broadcast_to(meaning.scales(4).reshape(-1), (channels,)) * _quantization(x).scale[0]
+    steps = w.array.astype(np.int64) - offsets[:, None, None, None]
+    codes, rest = _bias(bias, scales, steps.sum(axis=(1, 2, 3)), zero_point)
     term = ConvInteger(x, w, codes, window, conv.groups)
-    return Affine(((term, scales.reshape(channel)),), rest.reshape(channel))
+    form = Affine(((term, scales.reshape(channel)),), rest.reshape(channel))
+    if not offsets.any():
+        return form
+    # What the zero points of the weights add depends on x: z_w·Σx over each window of a group.
+    ones = np.ones((conv.groups, *w.type.shape[1:]), np.int8)
+    sums: Op = ConvInteger(x, Constant(ones), None, window, conv.groups)
+    if 1 < conv.groups < channels:  # one sum for several channels
+        n, _, rows, columns = sums.type.shape
+        inner = channels // conv.groups
+        spread = Expand(
+            Reshape(sums, (n, conv.groups, 1, rows, columns)),
+            (n, conv.groups, inner, rows, columns),
+        )
+        sums = Reshape(spread, (n, channels, rows, columns))
+    return form.plus(Affine(((sums, -(offsets * scales).reshape(channel)),), np.asarray(0.0)))
 
 
 def _matmul(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
     if not _is_8_bit(x) or w.type.dtype != "int8" or not _is_known(bias):
         return None
     zero_point, meaning = _quantization(x).zero_point[0], _quantization(w)
-    if any(meaning.zero_point) or meaning.axis not in (None, w.type.rank - 1):
+    if meaning.axis not in (None, w.type.rank - 1):
         return None
-    channels = w.type.shape[-1]
-    scales = np.broadcast_to(
-        _quantization(x).scale[0] * meaning.scales(w.type.rank).reshape(-1), (channels,)
-    )
-    if isinstance(w, Constant) and w.type.rank == 2:
-        codes, rest = _bias(bias, scales, w.array.astype(np.int64).sum(axis=0), zero_point)
-        return Affine(((MatMulInteger(x, w, codes), scales),), rest)
-    codes, rest = _bias(bias, scales, np.zeros(channels, np.int64), 0)
-    form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+    rank, channels = w.type.rank, (w.type.shape[-1],)
+    scales = np.broadcast_to(_quantization(x).scale[0] * meaning.scales(rank).reshape(-1), channels)
+    offsets = np.broadcast_to(meaning.zero_points(rank).reshape(-1), channels)
+    if isinstance(w, Constant) and rank == 2:
+        steps = w.array.astype(np.int64) - offsets
+        codes, rest = _bias(bias, scales, steps.sum(axis=0), zero_point)
+        form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+    else:
+        codes, rest = _bias(bias, scales, np.zeros(channels, np.int64), 0)
+        form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+        form = form.plus(_column_sums(w, scales, offsets, zero_point))
+    if offsets.any():  # z_w·Σx
+        total = ReduceSum(x, (x.type.rank - 1,))
+        form = form.plus(Affine(((total, -offsets * scales),), np.asarray(0.0)))
+    return form
+
+
+def _column_sums(w: Op, scales: np.ndarray, offsets: np.ndarray, zero_point: int) -> Affine:
+    """What the zero point of x adds, which depends on the other factor: −z_x·Σ(w − z_w)."""
+    length = w.type.shape[-2]
+    constant = zero_point * length * offsets * scales
     if not zero_point:
-        return form
-    # What the zero point adds depends on the other factor: z_x·Σw, along the axis of the sum.
+        return Affine((), np.asarray(0.0))
     if isinstance(w, Constant):
         sums = w.array.astype(np.float64).sum(axis=-2, keepdims=True)
-        return form.plus(Affine((), -zero_point * scales * sums))
+        return Affine((), constant - zero_point * scales * sums)
     total = ReduceSum(w, (w.type.rank - 2,))
-    return form.plus(Affine(((total, -zero_point * scales),), np.asarray(0.0)))
+    return Affine(((total, -zero_point * scales),), constant)
 
 
 def _bias(

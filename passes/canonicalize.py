@@ -17,6 +17,7 @@ from qcompiler.ops import (
     Conv,
     Div,
     Expand,
+    FakeQuantize,
     MatMul,
     Maximum,
     Minimum,
@@ -29,6 +30,7 @@ from qcompiler.ops import (
     Transpose,
 )
 from qcompiler.ops.arithmetic import Extremum
+from qcompiler.passes.annotations import place_annotation
 from qcompiler.passes.base import Preserves, RewritePass
 
 FOLD_LIMIT = 1 << 22
@@ -71,6 +73,7 @@ class Canonicalize(RewritePass):
         """Folding first: the others then see constants."""
         return (
             fold_constant,
+            place_annotation,
             drop_identity,
             constant_right,
             weight_right,
@@ -82,6 +85,8 @@ class Canonicalize(RewritePass):
 def fold_constant(node: Op) -> Op | None:
     """f(constants) → constant."""
     if not node.operands or not all(isinstance(x, Constant) for x in node.operands):
+        return None
+    if isinstance(node, FakeQuantize):  # which codes are wanted, a constant does not say
         return None
     if node.type.size > FOLD_LIMIT and node.type.size > sum(x.type.size for x in node.operands):
         return None

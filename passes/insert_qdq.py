@@ -19,6 +19,7 @@ from qcompiler.ops import (
     Clip,
     Conv,
     Dequantize,
+    FakeQuantize,
     Map,
     MatMul,
     Mul,
@@ -27,6 +28,7 @@ from qcompiler.ops import (
     Softmax,
     Sub,
 )
+from qcompiler.passes.annotations import Annotated, annotated, signed, weight_codes
 from qcompiler.passes.base import Preserves
 from qcompiler.passes.needs import (
     PRODUCTS,
@@ -38,7 +40,7 @@ from qcompiler.passes.needs import (
     takes_any_width,
 )
 from qcompiler.passes.ranges import CalibratedPass, Ranges
-from qcompiler.types import FLOAT, Quantization, common_quantization
+from qcompiler.types import FLOAT, Quantization, TensorType, common_quantization
 
 MAX_TERMS = 4
 
@@ -60,21 +62,41 @@ class InsertQdq(CalibratedPass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph in the quantized language."""
-        return _Inserter(graph, self.ranges, self.config).result()
+        return _Inserter(annotated(graph), self.ranges, self.config).result()
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
-        """Every value that becomes codes."""
-        inserter = _Inserter(graph, self.ranges, self.config)
-        rounded = [v for v in graph.ops if inserter.is_rounded(v)]
-        return {graph.names[v]: inserter.table_axis(v) for v in rounded}
+        """Every value that becomes codes whose range is not known from annotations."""
+        inserter = _Inserter(annotated(graph), self.ranges, self.config)
+        rounded = [v for v in inserter.graph.ops if inserter.is_rounded(v)]
+        known = inserter.annotated.ranges
+        return {inserter.name(v): inserter.table_axis(v) for v in rounded if v not in known}
 
 
 @dataclass(frozen=True, eq=False)
 class _Inserter:
-    graph: Graph
+    annotated: Annotated
     ranges: Ranges
     config: QuantizationConfig
     chosen: dict[tuple[Op, Need], Quantization] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph without annotations."""
+        return self.annotated.graph
+
+    @property
+    def kept(self) -> Mapping[Op, Quantization]:
+        """Values whose codes the model chooses itself."""
+        return self.annotated.kept
+
+    def name(self, node: Op) -> str:
+        """What a value is called where it is observed."""
+        return self.annotated.names[node]
+
+    def range(self, node: Op, storage: str, method: str) -> tuple[float, float]:
+        """The range of a value: what annotations say, or what was observed."""
+        known = self.annotated.ranges.get(node)
+        return self.ranges.range(self.name(node), storage, method) if known is None else known
 
     @cached_property
     def needs(self) -> Mapping[Op, frozenset[Need]]:
@@ -94,7 +116,7 @@ class _Inserter:
 
     def _is_steep(self, function: Map) -> bool:
         method = self.config.rule(function.x).method
-        low, high = self.ranges.range(self.graph.names[function.x], "uint8", method)
+        low, high = self.range(function.x, "uint8", method)
         return is_steep(function, low, high)
 
     @cached_property
@@ -142,7 +164,8 @@ class _Inserter:
         """Whether one operand of one op is all that the value is for."""
         users = self.graph.users[x]
         return (
-            len(users) == 1
+            x not in self.kept
+            and len(users) == 1
             and sum(y is x for y in users[0].operands) == 1
             and not self.graph.is_output(x)
             and not self.config.skips(x)
@@ -155,6 +178,7 @@ class _Inserter:
             and node.a.axis == node.a.type.rank - 1
             and node.bias is None
             and not isinstance(node.b, Constant)
+            and node.a not in self.kept
             and len(self.graph.users[node.a]) == 1
             and not self.graph.is_output(node.a)
             and not self.config.skips(node.a)
@@ -180,6 +204,8 @@ class _Inserter:
         return self.chosen[node, need]
 
     def _choose(self, node: Op, width: Need) -> Quantization:
+        if (q := self._kept(node, width)) is not None:
+            return q
         users = self.graph.users[node]
         if len(users) == 1 and not self.graph.is_output(node) and width is self.width(users[0]):
             (user,) = users
@@ -195,8 +221,15 @@ class _Inserter:
             storage = "int8"
         if width is Need.NARROW and self.table_axis(node) is not None:
             return self._channel_groups(node)
-        low, high = self.ranges.range(self.graph.names[node], storage, config.method)
+        low, high = self.range(node, storage, config.method)
         return affine_quantization(low, high, storage)
+
+    def _kept(self, node: Op, width: Need) -> Quantization | None:
+        """The codes that the model chooses; moved ones are signed if the value is a factor."""
+        q = self.kept.get(node)
+        if q is None or (width is Need.NARROW and q.bounds.bits > 8):
+            return None
+        return signed(q) if node in self.factors else q
 
     def _compared(self, node: Op) -> Quantization:
         """One quantization for all operands of which an op wants to know the order."""
@@ -206,7 +239,7 @@ class _Inserter:
             if isinstance(x, Constant):
                 fixed.append(x.array)
                 continue
-            low, high = self.ranges.range(self.graph.names[x], storage, self.config.method)
+            low, high = self.range(x, storage, self.config.method)
             lows, highs = [*lows, low], [*highs, high]
         reach = 4 * max(-min(lows), max(highs))  # a bound far beyond all values may saturate
         for array in fixed:
@@ -216,6 +249,8 @@ class _Inserter:
 
     def table_axis(self, node: Op) -> int | None:
         """The channel axis of a value that only a table reads and that may have many scales."""
+        if node in self.annotated.ranges:
+            return None
         only_table = all(isinstance(user, Map) for user in self.graph.users[node])
         if not (only_table and is_linear(node) and self._only_use(node)):
             return None
@@ -229,7 +264,7 @@ class _Inserter:
         Powers of two as in FQ-ViT (Lin et al. 2022, section 3.2), so that few tables serve all
         channels.
         """
-        low, high = self.ranges.channels(self.graph.names[node])
+        low, high = self.ranges.channels(self.name(node))
         bounds = np.maximum(-low, high)
         largest = float(bounds.max(initial=0.0))
         widest = affine_quantization(-largest, largest, "int8").scale[0]
@@ -268,8 +303,11 @@ class _Inserter:
                 with origin(x.sources):
                     widest = self.width(x)
                     if width is widest:
-                        value = real_values[x]
-                        q = inherited(value) or self.quantization(x, width)
+                        value, q = real_values[x], inherited(real_values[x])
+                        if x in self.kept:
+                            value = value if q is None else _at_scale(value, q)
+                            q = self.quantization(x, width)
+                        q = q or self.quantization(x, width)
                     else:
                         value = dequantized(x, widest)
                         q = self.quantization(x, width)
@@ -293,7 +331,8 @@ class _Inserter:
             if not self.config.skips(node):
                 operands = self._aligned(node, operands)
                 operands = self._constants(node, operands)
-            real_values[node] = node.with_operands(operands)
+            whole = isinstance(node, FakeQuantize)  # said by the codes that it gets
+            real_values[node] = operands[0] if whole else node.with_operands(operands)
         outputs = {
             name: dequantized(y, self.width(y)) if self.is_rounded(y) else real_values[y]
             for name, y in self.graph.outputs.items()
@@ -319,6 +358,8 @@ class _Inserter:
         if not isinstance(node, PRODUCTS):
             return operands
         x, weight, *rest = operands
+        if isinstance(weight, Constant) and (codes := self._weight_codes(node, weight)):
+            weight = Dequantize(codes)
         if isinstance(weight, Constant):
             axis = 0 if isinstance(node, Conv) else weight.type.rank - 1
             # Not rounded yet: a later pass may choose better codes than the nearest.
@@ -328,6 +369,16 @@ class _Inserter:
             bound = float(np.abs(x.array).max(initial=0.0))
             x = _at_scale(x, affine_quantization(-bound, bound, "int8"))
         return [x, weight, *rest]
+
+    def _weight_codes(self, product: Op, weight: Constant) -> Constant | None:
+        """A weight in the codes that it had, if their scales are those of output channels."""
+        q = self.kept.get(weight)
+        axis = 0 if isinstance(product, Conv) else weight.type.rank - 1
+        if q is None or q.bounds.bits > 8 or q.axis not in (None, axis):
+            return None
+        codes, meaning = weight_codes(weight.array, q)
+        kind = TensorType("int8", codes.shape, meaning)
+        return dataclasses.replace(weight, array=codes, tensor_type=kind)
 
 
 def _width(need: Need) -> Need:

@@ -15,7 +15,9 @@ from qcompiler.graph import Constant, Op, Rule
 from qcompiler.invariants import quantized
 from qcompiler.ops import (
     Add,
+    Cast,
     Clip,
+    Codes,
     Dequantize,
     Div,
     Divide,
@@ -83,6 +85,7 @@ class Integerize(RewritePass):
         )
         return (
             same_codes,
+            plain_codes,
             move_codes,
             compare_codes,
             shift,
@@ -100,6 +103,14 @@ def same_codes(node: Op) -> Op | None:
             return Constant(codes, TensorType(str(codes.dtype), codes.shape, quantization))
         case Quantize(Dequantize(q), quantization) if q.type.quantization == quantization:
             return q
+    return None
+
+
+def plain_codes(node: Op) -> Op | None:
+    """The codes of x as integers → those integers, without what they mean."""
+    match node:
+        case Codes(x, meaning):
+            return Cast(Quantize(x, meaning), meaning.bounds.dtype)
     return None
 
 

@@ -16,8 +16,10 @@ from qcompiler.ops import (
     AveragePool,
     Cast,
     Clip,
+    Codes,
     Conv,
     Div,
+    FakeQuantize,
     Map,
     MatMul,
     MaxPool,
@@ -67,6 +69,8 @@ def needs(
             return {Need.NARROW}
         case Map():
             return {Need.PRECISE if Need.PRECISE in result or steep(user) else Need.NARROW}
+        case FakeQuantize(quantization=q) | Codes(meaning=q):
+            return {Need.WIDE if q.bounds.bits <= 8 else Need.EXACT}
         case Normalize():
             return {Need.WIDE}
         case Add(_, Constant()) | Mul(_, Constant()) | Relu() | Clip():

@@ -7,8 +7,9 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from qcompiler.errors import NotIntegerError
 from qcompiler.frontends import import_model
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
+from qcompiler.ops import FakeQuantize
 from qcompiler.passes import (
     DEFAULT,
     LOWERING,
@@ -103,7 +105,8 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
         graph: As `import_onnx` gives it.
         calibration: A few hundred unlabelled samples: a path (.npz, .npy, folder of images,
             `script.py:function`), a dict of arrays by input name, one array, an iterable of feeds,
-            or a callable that returns one.  None calibrates on random numbers, with a warning.
+            or a callable that returns one.  None calibrates on random numbers, with a warning, what
+            the model does not say itself by being quantized already.
         options: See `Options`.
 
     Returns:
@@ -115,16 +118,18 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
         NotIntegerError: `options.require_integer` and an op stays in float.
     """
     chosen = options or Options()
-    feeds = _feeds(graph, calibration, chosen)
+    evidence = _Evidence(graph, calibration, chosen)
 
     def prepare(step: Pass, current: Graph) -> Pass:
         if "config" in {f.name for f in dataclasses.fields(step)}:
             step = dataclasses.replace(step, config=chosen.config)  # type: ignore[call-arg]
         collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
         if isinstance(step, CalibratedPass) and (wanted := step.observed(current)):
-            return dataclasses.replace(step, ranges=calibrate(current, wanted, feeds, collecting))
+            ranges = calibrate(current, wanted, evidence.feeds(wanted), collecting)
+            return dataclasses.replace(step, ranges=ranges)
         if isinstance(step, RoundWeights) and chosen.config.rounding == "gptq":
-            found = moments(current, step.observed(current), feeds, collecting)
+            inputs = step.observed(current)
+            found = moments(current, inputs, evidence.feeds(inputs), collecting)
             return dataclasses.replace(step, moments=found)
         return step
 
@@ -230,14 +235,29 @@ def digest(model: Any) -> str:
     return hashlib.sha256(str(model).encode()).hexdigest()
 
 
-def _feeds(graph: Graph, calibration: Any, options: Options) -> Iterable[Feed]:
-    inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
-    if calibration is not None:
-        return samples(calibration, inputs, options=options.samples)
-    warnings.warn(
-        "no calibration data: ranges come from random numbers, and the accuracy of the result is "
-        "unknown; give --calib (calibration=) a few hundred real samples",
-        SyntheticCalibrationWarning,
-        stacklevel=3,
-    )
-    return synthetic(inputs, options=SyntheticOptions(seed=options.seed))
+class _Evidence:
+    """The samples of one quantization, and the warning where there are none."""
+
+    def __init__(self, graph: Graph, calibration: Any, options: Options) -> None:
+        self.inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
+        self.says_ranges = any(isinstance(node, FakeQuantize) for node in graph.ops)
+        self.seed = options.seed
+        self.samples: Iterable[Feed] | None = None
+        if calibration is not None:
+            self.samples = samples(calibration, self.inputs, options=options.samples)
+
+    def feeds(self, wanted: Collection[str]) -> Iterable[Feed]:
+        """What to run the model on, to observe values of these names."""
+        if self.samples is None and wanted:
+            ranges = "ranges"
+            if self.says_ranges:
+                names = [*islice(wanted, 6), "…"] if len(wanted) > 6 else list(wanted)
+                ranges = f"the model does not say all ranges; those of {', '.join(names)}"
+            warnings.warn(
+                f"no calibration data: {ranges} come from random numbers, and the accuracy of the "
+                "result is unknown; give --calib (calibration=) a few hundred real samples",
+                SyntheticCalibrationWarning,
+                stacklevel=3,
+            )
+            self.samples = synthetic(self.inputs, options=SyntheticOptions(seed=self.seed))
+        return self.samples or ()

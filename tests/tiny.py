@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from example import Example, Values
 from op_examples import examples
+from tiny_annotations import annotated_graphs
 from tiny_forms import form_graphs
 
 from qcompiler.graph import Constant, Graph, Input, Op
@@ -276,7 +277,7 @@ def tiny_graphs() -> list[Example]:
         name = build.__name__.lstrip("_")
         graph = Graph((x,), {"y": build(builder, x)}, name)
         found.append(Example(name, graph, (Values(-2.0, 2.0),)))
-    return [*found, _two_of_each(), _padded(), *form_graphs()]
+    return [*found, _two_of_each(), _padded(), *form_graphs(), *annotated_graphs()]
 
 
 def _two_of_each() -> Example:
