@@ -14,6 +14,7 @@ from qcompiler.invariants import real
 from qcompiler.ops import (
     Add,
     Clip,
+    Concat,
     Conv,
     Div,
     Expand,
@@ -78,6 +79,7 @@ class Canonicalize(RewritePass):
             constant_right,
             weight_right,
             merge_movement,
+            part_of_concat,
             absorb_padding,
         )
 
@@ -223,6 +225,55 @@ def _merged_axes(before: tuple[int, ...], after: tuple[int, ...]) -> list[list[i
 def _order_of_long_axes(x: Op, permutation: tuple[int, ...]) -> bool:
     long_axes = [i for i in permutation if x.type.shape[i] != 1]
     return long_axes == sorted(long_axes)
+
+
+def part_of_concat(node: Op) -> Op | None:
+    """A slice of joined values → those that it holds: one step of a recurrence, not all of them."""
+    match node:
+        case Slice(Transpose(x, permutation), starts, stops, steps) if isinstance(x, Reshape):
+            order = np.argsort(permutation)
+            ranges = ((v[i] for i in order) for v in (starts, stops, steps))
+            part = part_of_concat(Slice(x, *(tuple(r) for r in ranges)))
+            return part and Transpose(part, permutation)
+        case Slice(Reshape(Concat(inputs, axis) as whole)) | Slice(Concat(inputs, axis) as whole):
+            pass
+        case _:
+            return None
+    if math.prod(whole.type.shape[:axis]) != 1 or (span := _span(node)) is None:
+        return None
+    first, last = span
+    parts: list[Op] = []
+    begin = 0
+    for x in inputs:
+        row, end = math.prod(x.type.shape[axis + 1 :]), begin + x.type.size
+        low, high = max(first, begin), min(last, end)
+        if low < high:
+            if (low - begin) % row or (high - begin) % row:
+                return None
+            parts.append(_rows(x, axis, (low - begin) // row, (high - begin) // row))
+        begin = end
+    if not parts or len(parts) == len(inputs):
+        return None
+    return Reshape(parts[0] if len(parts) == 1 else Concat(tuple(parts), axis), node.type.shape)
+
+
+def _span(part: Slice) -> tuple[int, int] | None:
+    """First and last (excluded) of a slice's elements in its operand, if they lie side by side."""
+    shape = part.x.type.shape
+    cut = [i for i, size in enumerate(shape) if part.type.shape[i] != size]
+    if len(cut) != 1 or part.steps[cut[0]] != 1 or math.prod(shape[: cut[0]]) != 1:
+        return None
+    row = math.prod(shape[cut[0] + 1 :])
+    return part.starts[cut[0]] * row, part.stops[cut[0]] * row
+
+
+def _rows(x: Op, axis: int, start: int, stop: int) -> Op:
+    shape = x.type.shape
+    if (start, stop) == (0, shape[axis]):
+        return x
+    ranges = [(start, stop) if i == axis else (0, size) for i, size in enumerate(shape)]
+    starts, stops = zip(*ranges, strict=True)
+    return Slice(x, starts, stops, (1,) * len(shape))
 
 
 def absorb_padding(node: Op) -> Op | None:

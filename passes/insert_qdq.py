@@ -78,6 +78,7 @@ class _Inserter:
     ranges: Ranges
     config: QuantizationConfig
     chosen: dict[tuple[Op, Need], Quantization] = field(default_factory=dict)
+    weights: dict[tuple[Op, str, int], Op] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -362,9 +363,12 @@ class _Inserter:
             weight = Dequantize(codes)
         if isinstance(weight, Constant):
             axis = 0 if isinstance(node, Conv) else weight.type.rank - 1
-            # Not rounded yet: a later pass may choose better codes than the nearest.
-            q = weight_quantization(weight.array, self.config.rule(node).weights, axis)
-            weight = Dequantize(Quantize(weight, q))
+            storage = self.config.rule(node).weights
+            if (weight, storage, axis) not in self.weights:  # once for all steps of a recurrence
+                # Not rounded yet: a later pass may choose better codes than the nearest.
+                q = weight_quantization(weight.array, storage, axis)
+                self.weights[weight, storage, axis] = Dequantize(Quantize(weight, q))
+            weight = self.weights[weight, storage, axis]
         if isinstance(x, Constant):
             bound = float(np.abs(x.array).max(initial=0.0))
             x = _at_scale(x, affine_quantization(-bound, bound, "int8"))

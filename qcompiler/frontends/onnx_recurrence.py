@@ -120,20 +120,20 @@ def run(
     hidden = _checked(node, x, gates, count)
     masks = _masks(node, steps, batch)
     last: list[State] = []
-    sequences: list[Op] = []
+    sequences: list[list[Op]] = []
     functions = _activations(node, defaults, count)
     for d in range(count):
         step = build(_direction(node, x, d, gates, hidden, functions[d]))
         order = range(steps) if (direction, d) in _FORWARD else range(steps - 1, -1, -1)
         state, outputs = _unrolled(step, _initial(node, d, batch_first, hidden), order, masks)
         last.append(state)
-        ones = [y if y is not None else _zeros(batch, hidden) for y in outputs]
-        sequences.append(Reshape(Concat(tuple(ones), 0), (steps, 1, batch, hidden)))
-    y = _joined(sequences, 1)
+        sequences.append([y if y is not None else _zeros(batch, hidden) for y in outputs])
+    rows = [y for step_outputs in zip(*sequences, strict=True) for y in step_outputs]
+    y = Reshape(_joined(rows, 0), (steps, count, batch, hidden))
     finals = []
     for states in zip(*last, strict=True):
-        rows = [_zeros(batch, hidden) if s is None else s for s in states]
-        finals.append(_joined([Reshape(s, (1, batch, hidden)) for s in rows], 0))
+        known = [_zeros(batch, hidden) if s is None else s for s in states]
+        finals.append(Reshape(_joined(known, 0), (count, batch, hidden)))
     if batch_first:
         return Transpose(y, (2, 0, 1, 3)), *(_swapped(s) for s in finals)
     return y, *finals

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime as ort
 import pytest
 
+from qcompiler.backends.onnx.writer import to_model
+from qcompiler.driver import Options, compile_model
+from qcompiler.interpret import evaluate
+
 MODELS = Path(__file__).resolve().parents[2] / "models"
 DIGITS = MODELS / "digits"
-NAMES = ["cnn", "vit"]
+NAMES = ["cnn", "vit", "lstm", "gru"]
 
 
 def stated_accuracy(name: str) -> float:
@@ -69,6 +74,12 @@ def test_vit_has_the_operators_of_a_transformer() -> None:
     assert operators["LayerNormalization"] == 9
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_recurrences_are_nodes(name: str) -> None:
+    operators = Counter(node.op_type for node in onnx.load(DIGITS / f"{name}.onnx").graph.node)
+    assert operators[name.upper()] == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_float_accuracy_is_the_stated_one(name: str) -> None:
     data = np.load(DIGITS / "test.npz")
@@ -80,7 +91,31 @@ def test_float_accuracy_is_the_stated_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("file", "limit"),
-    [("cnn.onnx", 64), ("vit.onnx", 512), ("calib.npz", 16), ("test.npz", 32)],
+    [
+        ("cnn.onnx", 64),
+        ("vit.onnx", 512),
+        ("lstm.onnx", 64),
+        ("gru.onnx", 64),
+        ("calib.npz", 16),
+        ("test.npz", 32),
+    ],
 )
 def test_files_stay_small(file: str, limit: int) -> None:
     assert (DIGITS / file).stat().st_size <= limit * 1024
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_recurrent_models_as_integers_lose_at_most_half_a_point(name: str) -> None:
+    data = np.load(DIGITS / "test.npz")
+    calibration = {"x": np.load(DIGITS / "calib.npz")["x"]}
+    options = Options(require_integer=True)
+    done = compile_model(DIGITS / f"{name}.onnx", "cpu", calibration, options=options)
+    logits = np.stack([done.model(x[None])["logits"][0] for x in data["x"]])
+    accuracy = 100 * np.mean(logits.argmax(1) == data["y"])
+    assert accuracy >= stated_accuracy(name) - 0.5
+    proto = onnx_ir.to_proto(to_model(done.integer))
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for x, found in zip(data["x"][:20], logits, strict=False):
+        feeds = {"x": x[None]}
+        np.testing.assert_array_equal(evaluate(done.integer, feeds)["logits"][0], found)
+        np.testing.assert_array_equal(session.run(None, feeds)[0][0], found)

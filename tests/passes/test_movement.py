@@ -7,7 +7,7 @@ import pytest
 
 from qcompiler.graph import Graph, Input
 from qcompiler.interpret import evaluate
-from qcompiler.ops import Reshape, Transpose
+from qcompiler.ops import Concat, Relu, Reshape, Slice, Transpose
 from qcompiler.passes import Canonicalize
 from qcompiler.passes.canonicalize import merge_movement
 from qcompiler.types import Quantization, TensorType
@@ -70,3 +70,38 @@ def test_one_scale_on_an_axis_of_one_is_per_tensor() -> None:
     after = merge_movement(Transpose(x, (0, 3, 1, 2)))
     assert isinstance(after, Reshape)
     assert after.type == TensorType("int32", (5, 1, 6, 4), q)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2)])
+@pytest.mark.parametrize("kept", [(4, 5), (2, 3), (1, 4), (0, 5)])
+def test_a_slice_of_joined_steps_needs_only_those(
+    axes: tuple[int, ...], kept: tuple[int, int]
+) -> None:
+    x = Input(TensorType("float32", (3, 2)), name="x")
+    steps = [Relu(x, name=f"step{i}") for i in range(5)]
+    whole = Transpose(Reshape(Concat(tuple(steps), 0), (5, 3, 2)), axes)
+    starts, stops = [0, 0, 0], list(whole.type.shape)
+    axis = axes.index(0)
+    starts[axis], stops[axis] = kept
+    graph = Graph((x,), {"y": Slice(whole, tuple(starts), tuple(stops), (1, 1, 1))})
+    after = Canonicalize()(graph)
+    names = [op.name for op in after.ops if isinstance(op, Relu)]
+    assert names == [f"step{i}" for i in range(*kept)]
+    feeds = {"x": np.arange(-3, 3, dtype=np.float32).reshape(3, 2)}
+    np.testing.assert_array_equal(
+        evaluate(after, feeds)["y"], evaluate(graph, feeds)["y"], strict=True
+    )
+
+
+def test_slices_across_joined_values_stay() -> None:
+    x = Input(TensorType("float32", (3, 2)), name="x")
+    parts = (x, Relu(x), Relu(Relu(x)))
+    rows, columns = Concat(parts, 0), Concat(parts, 1)
+    for part in (
+        Slice(rows, (0, 1), (9, 2), (1, 1)),  # a column of every part
+        Slice(columns, (1, 0), (2, 6), (1, 1)),
+        Slice(rows, (0, 0), (9, 2), (2, 1)),
+        Slice(Reshape(rows, (6, 3)), (1, 0), (2, 3), (1, 1)),  # half a row
+    ):
+        graph = Graph((x,), {"y": part})
+        assert isinstance(Canonicalize()(graph).outputs["y"], Slice)
