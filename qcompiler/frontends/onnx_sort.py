@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcompiler.frontends.onnx_index import elements, positions, wrapped
+from qcompiler.frontends.onnx_index import LONGEST_LINE, elements, positions, wrapped
 from qcompiler.frontends.onnx_logic import selected
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.frontends.onnx_reshape import reshaped
@@ -63,8 +63,8 @@ def one_hot(node: Node) -> Op:
     """One value at the places that indices name on a new axis, another elsewhere."""
     indices, values = node.x, node.operand(2)
     depth = node.known_scalar(1, "depth")
-    if depth is None or depth != int(depth) or not 1 <= depth < 1 << 31:
-        raise node.broken(f"depth: expected a whole number of at least 1, found {depth}")
+    if depth is None or depth != int(depth) or not 1 <= depth <= LONGEST_LINE:
+        raise node.broken(f"depth: expected a whole number within 1…{LONGEST_LINE}, found {depth}")
     if values.type.shape != (2,):
         raise node.broken(f"expected the values for off and on, found {values.type}")
     rank = indices.type.rank

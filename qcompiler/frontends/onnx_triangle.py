@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qcompiler.frontends.onnx_fold import LIMIT
 from qcompiler.frontends.onnx_logic import selected
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Node, importer
@@ -31,6 +32,8 @@ def unit_matrix(node: Node) -> Op:
     if node.x.type.rank != 2:
         raise node.broken(f"expected a matrix, found {node.x.type}")
     rows, columns = node.x.type.shape
+    if rows * columns > LIMIT:
+        raise node.unsupported(f"a constant result of {node.x.type.size} elements")
     dtype = node.x.type.dtype
     if (element := node.attributes.get("dtype")) is not None:
         try:
