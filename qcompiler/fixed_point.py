@@ -91,7 +91,7 @@ def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
     with np.errstate(over="ignore"):  # to an infinity, which saturates
         steps = np.asarray(values, np.float64) / quantization.scales(rank)
     codes = _half_up(steps) + quantization.zero_points(rank)
-    return np.clip(codes, bounds.low, bounds.high).astype(bounds.dtype)
+    return np.asarray(np.clip(codes, bounds.low, bounds.high).astype(bounds.dtype))
 
 
 def dequantize(codes: np.ndarray, quantization: Quantization) -> np.ndarray:

@@ -39,6 +39,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_linear_attention,
     onnx_logic,
     onnx_normalization,
+    onnx_pad,
     onnx_pool,
     onnx_power,
     onnx_qlinear,
@@ -442,6 +443,8 @@ def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
         return False
     if node.op_type in ("RNN", "GRU", "LSTM"):  # ONNX's reference ignores sequence_lens
         return True
+    if node.op_type == "Resize":  # ONNX's reference rounds sizes otherwise than its runtime
+        return operands[0].type.dtype == FLOAT
     return all(x.type.dtype == FLOAT and x.type.size for x in operands)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from qcompiler.frontends.onnx_index import rows
@@ -129,43 +127,3 @@ def center_crop_pad(node: Node) -> Op:
             kept[axis] = (first, first + size, 1)
     x = sliced(node.x, kept)
     return Pad(x, tuple(before), tuple(after)) if any((*before, *after)) else x
-
-
-@importer("Pad", since=2)
-def pad_by_attributes(node: Node) -> Op:
-    """Padding in attributes."""
-    return _pad(node, node.integers("pads") or (), None, node.number("value"))
-
-
-@importer("Pad", since=11)
-def pad_by_operands(node: Node) -> Op:
-    """Padding in operands."""
-    pads = node.known_integers(1, "pads") or ()
-    value = node.known_scalar(2, "value")
-    return _pad(node, pads, node.known_integers(3, "axes"), 0.0 if value is None else value)
-
-
-def _pad(node: Node, pads: tuple[int, ...], axes: tuple[int, ...] | None, value: float) -> Op:
-    if (mode := node.text("mode")) != "constant":
-        raise node.unsupported(f"mode={mode}")
-    if not math.isfinite(value):
-        raise node.unsupported(f"value={value}")
-    shape = node.x.type.shape
-    padded = node.axes(range(len(shape)) if axes is None else axes, len(shape))
-    if len(pads) != 2 * len(padded):
-        raise node.broken(f"expected {2 * len(padded)} pads, found {list(pads)}")
-    if max(pads, default=0) > _LARGEST_PAD:
-        raise node.broken(f"expected pads that fit in memory, found {list(pads)}")
-    before, after = [0] * len(shape), [0] * len(shape)
-    for i, axis in enumerate(padded):
-        before[axis], after[axis] = pads[i], pads[i + len(padded)]
-    kept = {
-        axis: (max(-b, 0), size - max(-a, 0), 1)
-        for axis, (b, size, a) in enumerate(zip(before, shape, after, strict=True))
-    }
-    if any(start > stop for start, stop, _ in kept.values()):
-        raise node.broken(f"expected pads that leave elements of {node.x.type}, found {list(pads)}")
-    x = sliced(node.x, kept)
-    if max((*before, *after), default=0) <= 0:
-        return x
-    return Pad(x, tuple(max(p, 0) for p in before), tuple(max(p, 0) for p in after), value)

@@ -373,6 +373,11 @@ case("Slice", f(4, 5), k(0, 1), k(4, 5), k(1, 0), since=10)
 case("Pad", f(2, 3), pads=[1, 0, 2, 1], value=0.5, until=10)
 case("Pad", f(2, 3), pads=[0, -1, 0, 2], until=10)
 case("Pad", f(2, 3), k(1, 0, 2, 1), s(0.5), since=11)
+for _mode in ("edge", "reflect"):
+    case("Pad", f(3, 4), pads=[1, -1, 2, 2], mode=_mode, until=10)
+    case("Pad", f(3, 4), k(1, 0, 2, 1), mode=_mode, since=11)
+case("Pad", f(2, 3), k(3, 1), None, k(-1), mode="wrap", since=19)
+case("Pad", bools(3, 4), k(1, 0, 2, 1), mode="edge", result=TensorProto.BOOL, since=13)
 case("Pad", f(2, 3), k(0, 0, -1, -1), since=11)
 case("Pad", f(2, 3, 4), k(1, 2), None, k(-1), since=18)
 case("Pad", f(2, 3, 4), k(0, 0, 0, 0, 0, 0), since=11)
@@ -494,6 +499,48 @@ for _transformation, _rounding in (
     case("Resize", f(1, 2, 3, 2), _roi, _scales, since=11, **_rules)
     case("Resize", f(1, 2, 3, 2), None, None, k(1, 2, 6, 8), since=13, **_rules)
 case("Resize", f(1, 2, 3, 2), None, None, k(6, 4), axes=[2, 3], since=18)
+for _mode in ("nearest", "linear"):
+    for _factors in ((1, 1, 2, 1.5), (1, 1, 0.6, 0.5)):
+        _scales = Known(np.array(_factors, np.float32))
+        if min(_factors) == 1:  # ONNX Runtime has no others
+            case("Upsample", f(1, 2, 5, 4), scales=_factors, mode=_mode, until=8)
+            case("Upsample", f(1, 2, 5, 4), _scales, mode=_mode, since=9, until=9)
+        case("Resize", f(1, 2, 5, 4), _scales, mode=_mode, since=10, until=10)
+for _factors in ((1, 1, 2.6, 1.5), (1, 1, 0.6, 0.5)):
+    _scales = Known(np.array(_factors, np.float32))
+    for _rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
+        for _transformation in ("half_pixel", "asymmetric"):
+            _rules = {
+                "coordinate_transformation_mode": _transformation,
+                "nearest_mode": _rounding,
+            }
+            case("Resize", f(1, 2, 5, 4), _roi, _scales, since=11, **_rules)
+    for _rules in (
+        {"mode": "linear"},
+        {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
+        {"mode": "cubic"},
+        {"mode": "cubic", "coordinate_transformation_mode": "asymmetric", "cubic_coeff_a": -0.5},
+        {"mode": "cubic", "exclude_outside": 1},
+    ):
+        case("Resize", f(1, 2, 5, 4), _roi, _scales, since=11, **_rules)
+    _symmetric = {"coordinate_transformation_mode": "half_pixel_symmetric"}
+    case("Resize", f(1, 2, 5, 4), None, _scales, since=19, mode="linear", **_symmetric)
+for _sizes in ((1, 2, 8, 1), (1, 2, 2, 9)):
+    for _mode in ("nearest", "linear", "cubic"):
+        _rules = {"mode": _mode, "coordinate_transformation_mode": "align_corners"}
+        case("Resize", f(1, 2, 5, 4), _roi, _roi, k(*_sizes), since=11, until=12, **_rules)
+        case("Resize", f(1, 2, 5, 4), None, None, k(*_sizes), since=13, **_rules)
+        if _mode != "nearest":
+            case("Resize", f(1, 2, 5, 4), None, None, k(*_sizes), mode=_mode, antialias=1, since=18)
+    _rules = {"coordinate_transformation_mode": "tf_half_pixel_for_nn"}
+    case("Resize", f(1, 2, 5, 4), _roi, _roi, k(*_sizes), since=11, until=12, **_rules)
+_part = Known(np.array([0, 0, 0.1, 0.2, 1, 1, 1.2, 0.8], np.float32))
+_rules = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 0.5}
+for _mode in ("nearest", "linear", "cubic"):
+    case("Resize", f(1, 2, 5, 4), _part, None, k(1, 2, 4, 1), mode=_mode, since=13, **_rules)
+for _policy in ("not_larger", "not_smaller", "stretch"):
+    _rules = {"keep_aspect_ratio_policy": _policy, "axes": [2, 3]}
+    case("Resize", f(1, 2, 5, 4), None, None, k(7, 9), since=18, **_rules)
 
 
 def windows() -> Iterator[None]:

@@ -47,25 +47,6 @@ def test_what_follows_a_refused_node_is_still_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("op_type", "attributes", "words"),
-    [
-        ("Pad", {"mode": "reflect"}, "Pad with mode=reflect"),
-        ("Pad", {"mode": "edge"}, "Pad with mode=edge"),
-        ("Pad", {"mode": "wrap"}, "Pad with mode=wrap"),
-        ("Resize", {"mode": "linear"}, "Resize with mode=linear"),
-        ("Resize", {"nearest_mode": "ceil"}, "Resize with coordinates by half_pixel and ceil"),
-    ],
-)
-def test_forms_that_are_not_supported(op_type: str, attributes: dict[str, str], words: str) -> None:
-    b = Builder()
-    b.input("x", [1, 1, 2, 2])
-    scales = b.constant("scales", np.array([1, 1, 2, 2], np.float32))
-    operand = [b.constant("pads", np.array([0, 0, 1, 1] * 2))] if op_type == "Pad" else ["", scales]
-    b.node(op_type, "x", *operand, outputs=("y",), name="culprit", **attributes)
-    refused(UnsupportedError, b.model("y"), words, "(culprit)")
-
-
-@pytest.mark.parametrize(
     ("op_type", "shapes", "attributes", "words"),
     [
         ("Celu", [[3]], {"alpha": -1.0}, "Celu with alpha=-1.0"),

@@ -1,0 +1,68 @@
+"""Operators on images and signals as integers: nothing stays in float, and little is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_models import Builder
+
+import qcompiler
+from qcompiler.interpret import evaluate
+from qcompiler.invariants import float_ops
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.asarray(RNG.standard_normal(shape, np.float32))
+
+
+SIZES = np.array([1, 4, 9, 7], np.int64)
+CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
+    ("Conv", (1, 4, 9), [normal(6, 2, 3)], {"group": 2}),
+    ("Conv", (1, 4, 5, 6, 4), [normal(6, 2, 3, 3, 2), normal(6)], {"group": 2, "pads": [1] * 6}),
+    ("ConvTranspose", (1, 4, 9), [normal(4, 3, 4)], {"strides": [2], "pads": [1, 1]}),
+    ("ConvTranspose", (1, 4, 5, 6), [normal(4, 3, 3, 3)], {"strides": [2, 2], "group": 2}),
+    ("MaxPool", (1, 2, 4, 6, 5), [], {"kernel_shape": [2, 3, 2]}),
+    ("AveragePool", (1, 2, 4, 6, 5), [], {"kernel_shape": [2, 3, 2], "pads": [1] * 6}),
+    ("LpPool", (1, 2, 6, 5), [], {"kernel_shape": [2, 2]}),
+    ("Pad", (1, 2, 6, 5), [np.array([0, 0, 2, 1] * 2)], {"mode": "reflect"}),
+    ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "nearest"}),
+    ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "linear"}),
+    ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "cubic"}),
+    ("Resize", (1, 4, 16, 15), [None, None, SIZES], {"mode": "linear", "antialias": 1}),
+    (
+        "Resize",
+        (1, 4, 6, 5),
+        [np.array([0, 0, 0, 0.1, 1, 1, 1.1, 0.9], np.float32), None, SIZES],
+        {
+            "mode": "linear",
+            "coordinate_transformation_mode": "tf_crop_and_resize",
+            "extrapolation_value": 0.5,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shape", "constants", "attributes"),
+    [pytest.param(*case, id=f"{case[0]}-{i}") for i, case in enumerate(CASES)],
+)
+def test_is_integer_only(
+    op_type: str, shape: tuple[int, ...], constants: list[Any], attributes: dict[str, Any]
+) -> None:
+    b = Builder(opset=20)
+    b.input("x", list(shape))
+    names = [
+        "" if value is None else b.constant(f"c{i}", value) for i, value in enumerate(constants)
+    ]
+    b.node(op_type, b.node("Relu", "x"), *names, outputs=("y",), **attributes)
+    graph = qcompiler.import_onnx(b.model("y"))
+    feeds = {"x": normal(*shape)}
+    integer = qcompiler.quantize(graph, feeds)
+    assert not list(float_ops(integer))
+    expected, found = evaluate(graph, feeds)["y"], evaluate(integer, feeds)["y"]
+    noise = np.square(found - expected).sum()
+    assert np.square(expected).sum() > 10**3 * noise  # 30 dB
