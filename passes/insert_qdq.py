@@ -296,7 +296,7 @@ class _Inserter:
             if x in self.absorbed or not self.is_rounded(x):
                 return real_values[x]
             wanted = max(self._wants(user, x, self.needs[user]), default=Need.NARROW)
-            wider = takes_any_width(user) and wanted is Need.WIDE
+            wider = takes_any_width(user) and wanted is not Need.EXACT
             return dequantized(x, self.width(x) if wider else _width(wanted))
 
         def dequantized(x: Op, width: Need) -> Op:

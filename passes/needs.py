@@ -73,6 +73,8 @@ def needs(
             return {Need.WIDE if q.bounds.bits <= 8 else Need.EXACT}
         case Normalize():
             return {Need.WIDE}
+        case Mul(_, Constant(array=c)) if c.size > 1:
+            return {max(need, Need.WIDE) for need in result}  # channels that differ in range
         case Add(_, Constant()) | Mul(_, Constant()) | Relu() | Clip():
             return result
         case Add() | Sub():
@@ -93,8 +95,11 @@ def needs(
 
 
 def takes_any_width(user: Op) -> bool:
-    """Whether operands that are wider than 16 bits for others' sake will do as well."""
-    return isinstance(user, (Add, Sub))
+    """Whether operands that are wider for others' sake will do as well: terms of a sum."""
+    match user:
+        case Add() | Sub() | Mul(_, Constant()):
+            return True
+    return False
 
 
 def is_linear(x: Op) -> bool:

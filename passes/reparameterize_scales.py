@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcompiler.fixed_point import round_half_up
-from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
+from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, MatMul, Mul, Normalize
 from qcompiler.passes.base import Preserves
@@ -28,6 +28,9 @@ class ReparameterizeScales(CalibratedPass):
     codes under the scalars s̃ and z̃; so γ' = γ/r, β' = β/r + s̃·(z − z̃), and for each product that
     uses it W' = diag(r)·W, b' = b − (s∘(z − z̃))·W.  In real numbers nothing changes.
 
+    Where others use x as well, as the residual sum of a transformer that normalizes behind it, x
+    stays, and the products read x' as a copy that is rounded to 8 bits from x's 16.
+
     Attributes:
         tolerance: Largest |r − 1| that is not worth a change.
     """
@@ -40,23 +43,29 @@ class ReparameterizeScales(CalibratedPass):
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """The normalized values, per channel."""
-        return {graph.names[x]: x.type.rank - 1 for x in graph.ops if _users(x, graph)}
+        return {graph.names[x]: x.type.rank - 1 for x in graph.ops if _products(x, graph)}
 
     def run(self, graph: Graph) -> Graph:
-        """Reparameterize every normalization that only products use."""
+        """Reparameterize every normalization that products use."""
         changes: dict[Op, tuple[np.ndarray, np.ndarray]] = {}
         for x in graph.ops:
-            if _users(x, graph) and (found := self._channels(graph.names[x])):
+            if _products(x, graph) and (found := self._channels(graph.names[x])):
                 changes[x] = found
         if not changes:
             return graph
+        copies: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
-            if node in changes:
-                return _reparameterized(node, operands[0], *changes[node])
             if isinstance(node, MatMul) and node.a in changes:
-                return _compensated(node, operands[0], *changes[node.a])
-            return rebuilt(node, operands)
+                return _compensated(node, copies[node.a], *changes[node.a])
+            new = rebuilt(node, operands)
+            if node not in changes:
+                return new
+            private = len(_products(node, graph)) == len(graph.users[node])
+            if private and _is_normalized(node, graph):
+                return copies.setdefault(node, _reparameterized(node, operands[0], *changes[node]))
+            copies[node] = _copy(new, *changes[node])
+            return new
 
         return graph.with_outputs(fold(graph.ops, {}, visit))
 
@@ -76,26 +85,43 @@ class ReparameterizeScales(CalibratedPass):
         return factors, terms
 
 
-def _users(x: Op, graph: Graph) -> tuple[MatMul, ...]:
-    """The products that use a normalized value; none unless all its users are such products."""
-    match x:
-        case Add(Mul(Normalize(axes=axes), Constant(array=gamma)), Constant(array=beta)):
-            channels = x.type.shape[-1:]
-            per_channel = gamma.shape == beta.shape == channels and axes == (x.type.rank - 1,)
-        case _:
-            return ()
-    users = graph.users[x]
-    products = tuple(
+def _products(x: Op, graph: Graph) -> tuple[MatMul, ...]:
+    """The products with weights that use a value whose channels may have scales of their own."""
+    if graph.is_output(x) or not (isinstance(x, Input) or _is_sum(x) or _is_normalized(x, graph)):
+        return ()
+    return tuple(
         u
-        for u in users
+        for u in graph.users[x]
         if isinstance(u, MatMul)
         and u.a is x
         and isinstance(u.b, Constant)
         and u.b.type.rank == 2
         and (u.bias is None or isinstance(u.bias, Constant))
     )
-    private = len(graph.users[x.operands[0]]) == 1 and not graph.is_output(x)
-    return products if per_channel and private and len(products) == len(users) else ()
+
+
+def _is_sum(x: Op) -> bool:
+    """Whether it is a residual sum."""
+    match x:
+        case Add(a, b):
+            return not isinstance(a, Constant) and not isinstance(b, Constant)
+    return False
+
+
+def _is_normalized(x: Op, graph: Graph) -> bool:
+    """Whether it is the normalized value, scaled and moved per channel."""
+    match x:
+        case Add(Mul(Normalize(axes=axes), Constant(array=gamma)), Constant(array=beta)):
+            channels = x.type.shape[-1:]
+            alone = len(graph.users[x.operands[0]]) == 1
+            return alone and gamma.shape == beta.shape == channels and axes == (x.type.rank - 1,)
+    return False
+
+
+def _copy(x: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
+    """x/r + s̃·(z − z̃)."""
+    scaled = Mul(x, Constant((1 / factors).astype(np.float32)))
+    return Add(scaled, Constant(terms.astype(np.float32)))
 
 
 def _reparameterized(x: Op, scaled: Op, factors: np.ndarray, terms: np.ndarray) -> Op:

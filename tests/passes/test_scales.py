@@ -70,6 +70,28 @@ def test_reparameterization_keeps_every_code(seed):
         assert np.allclose(old[name], after[name], atol=2e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["input", "sum", "normalized"])
+def test_products_read_a_copy_of_what_others_use_too(kind):
+    """x stays for the sum; both products read x/r + t, from one place."""
+    rng = np.random.default_rng(1)
+    graph, _ = normalized(rng)
+    x = graph.inputs[0]
+    value = {"input": x, "sum": Add(x, Tanh(x), name="ln"), "normalized": graph.find("ln")}[kind]
+    weights = [constant(rng.normal(size=(12, 5))) for _ in range(2)]
+    outputs = {"a": MatMul(value, weights[0]), "b": MatMul(value, weights[1]), "c": Tanh(value)}
+    graph = Graph((x,), outputs)
+    name = "x" if kind == "input" else "ln"
+    ranges = FixedRanges({}, {name: (np.linspace(-9, -0.1, 12), np.linspace(0.1, 30, 12))})
+    new = ReparameterizeScales(ranges)(graph)
+    first, second = (new.outputs[k].a for k in "ab")
+    assert first is second
+    assert isinstance(first, Add)
+    assert (new.outputs["c"].x is x) == (kind == "input")
+    feeds = {"x": rng.normal(size=(64, 12)).astype(FLOAT)}
+    for key, y in evaluate(graph, feeds).items():
+        assert np.allclose(y, evaluate(new, feeds)[key], atol=2e-4)
+
+
 def test_channels_that_are_alike_stay():
     rng = np.random.default_rng(0)
     graph, _ = normalized(rng)
