@@ -243,7 +243,9 @@ class _Evidence:
         self.says_ranges = any(isinstance(node, FakeQuantize) for node in graph.ops)
         self.seed = options.seed
         self.samples: Iterable[Feed] | None = None
-        if calibration is not None:
+        if not self.inputs:  # a graph of constants
+            self.samples = [{}]
+        elif calibration is not None:
             self.samples = samples(calibration, self.inputs, options=options.samples)
 
     def feeds(self, wanted: Collection[str]) -> Iterable[Feed]:

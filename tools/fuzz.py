@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -28,10 +29,14 @@ import fuzz_networks  # noqa: F401
 import numpy as np
 import onnx
 from fuzz_check import Outcome, check, crash
+from fuzz_damage import damage_job
+from fuzz_files import small_model
 from fuzz_graphs import Case, draw, missing, operators
 from fuzz_reduce import reduce
 from fuzz_runtime import RejectedError
 from fuzz_workers import Worker
+
+import qcompiler
 
 
 def graph_job(seed: int, only: str | None, library: bool) -> Outcome:
@@ -99,9 +104,18 @@ class Tally:
         path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def graphs(arguments: argparse.Namespace) -> Tally:
-    """Judge graphs until enough were judged or time is up."""
+def sound_library(path: Path) -> None:
+    """What damaged libraries are made from."""
+    feeds = [{"x": np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 4)}]
+    qcompiler.compile(small_model(), "cpu", feeds).save(path)
+
+
+def explore(arguments: argparse.Namespace, scratch: Path) -> Tally:
+    """Judge graphs or damaged files until enough were judged or time is up."""
     tally = Tally((arguments.seed, arguments.seed))
+    sound = scratch / "sound.so"
+    if arguments.damage:
+        sound_library(sound)
     end = time.monotonic() + 60 * arguments.minutes
     workers = [Worker(arguments.limit) for _ in range(arguments.jobs)]
     running: dict[int, tuple[int, bool]] = {}
@@ -113,7 +127,10 @@ def graphs(arguments: argparse.Namespace) -> Tally:
             if i not in running and following < limit and time.monotonic() < end:
                 share = np.random.default_rng((following, 1)).random()
                 job = (following, bool(share < arguments.library))
-                worker.give(graph_job, job[0], arguments.only, job[1])
+                if arguments.damage:
+                    worker.give(damage_job, job[0], sound, arguments.limit, arguments.folder)
+                else:
+                    worker.give(graph_job, job[0], arguments.only, job[1])
                 running[i] = job
                 following += 1
         if not running:
@@ -149,9 +166,9 @@ def _failure(
 ) -> str:
     """Reduce a failing graph, write it down, and say so in one line."""
     line = f"FAILED seed {seed}: {outcome.kind}: {outcome.what}: {outcome.detail}"
-    case = outcome.case or draw(seed, arguments.only)  # it hung or crashed: drawn again
-    if not first:
+    if not first or arguments.damage:
         return line
+    case = outcome.case or draw(seed, arguments.only)  # it hung or crashed: drawn again
 
     def alike(candidate: Case) -> bool:
         found = worker.call(judge, candidate, library)
@@ -195,6 +212,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first one; others follow")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", choices=sorted(operators()), help="an operator of every graph")
+    parser.add_argument("--damage", action="store_true", help="damaged files instead of graphs")
     parser.add_argument("--library", type=float, default=0.2, help="share that is compiled too")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of processor time each")
     parser.add_argument("--reduce", type=float, default=60.0, help="seconds to reduce a failure")
@@ -211,7 +229,8 @@ def main() -> int:
         return int(any(o.failed for o in outcomes))
     if lacking := missing():
         print(f"no generator for: {', '.join(lacking)} (add one to tools/fuzz_*.py)")
-    tally = graphs(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        tally = explore(arguments, Path(scratch))
     tally.show(arguments.top)
     if arguments.report:
         tally.write(arguments.report)

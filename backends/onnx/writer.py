@@ -88,12 +88,13 @@ def build(graph: Graph, emitter: Emitter, names: Mapping[Op, str]) -> ir.Model:
             _producer(value).metadata_props.update(_sources(node))
             taken.add(value)
     outputs = [_output(emitter, name, y, env[y]) for name, y in graph.outputs.items()]
+    bare = [y for y in outputs if y.const_value is not None and not y.uses()]
     return ir.Model(
         ir.Graph(
             inputs,
             outputs,
             nodes=emitter.nodes,
-            initializers=emitter.initializers,
+            initializers=[*emitter.initializers, *bare],
             opset_imports={"": OPSET, **({DOMAIN: 1} if emitter.functions else {})},
             name=graph.name,
         ),

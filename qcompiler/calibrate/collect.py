@@ -45,6 +45,7 @@ def collect(
     feeds: Iterable[Feed],
     *,
     axes: Mapping[str, int] | None = None,
+    labels: Mapping[str, str] | None = None,
     options: CollectOptions | None = None,
 ) -> dict[str, Statistics]:
     """Run a model on the feeds and keep statistics of the named values.
@@ -54,6 +55,7 @@ def collect(
         values: Names of graph inputs and node outputs of the main graph; duplicates count once.
         feeds: Inputs by name for each run, of shapes and dtypes that the model takes.
         axes: Channel axis by value name, for those that also need extremes per channel.
+        labels: What errors call a value, where its name says nothing to a user.
         options: Memory, threads, histogram, progress.
 
     Returns:
@@ -69,7 +71,10 @@ def collect(
     _check_names(model, axes or {})
     statistics = {
         name: Statistics(
-            name, bins=chosen.bins, momentum=chosen.momentum, axis=(axes or {}).get(name)
+            (labels or {}).get(name, name),
+            bins=chosen.bins,
+            momentum=chosen.momentum,
+            axis=(axes or {}).get(name),
         )
         for name in values
     }

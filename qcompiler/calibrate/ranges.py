@@ -76,7 +76,13 @@ def calibrate(
     if len(axes) == len(wanted):
         options = dataclasses.replace(options, bins=0)
     model = onnx_ir.to_proto(to_model(without_bfloat16(graph)))
-    return CalibratedRanges(collect(model, list(wanted), feeds, axes=axes, options=options))
+    labels = {
+        name: f"{name}' of '{', '.join(node.sources)}"
+        for node, name in graph.names.items()
+        if node.name is None and node.sources
+    }
+    found = collect(model, list(wanted), feeds, axes=axes, labels=labels, options=options)
+    return CalibratedRanges(found)
 
 
 def moments(

@@ -32,7 +32,7 @@ class Statistics:
         """Start empty.
 
         Args:
-            name: Name of the value.
+            name: Name of the value, for errors.
             bins: Bins of the histogram, a power of two from 16 on; 0 keeps no histogram, which is
                 faster and enough for the methods `min-max` and `moving-average`.
             momentum: Of the moving averages, in [0, 1).
