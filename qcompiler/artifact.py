@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from qcompiler.errors import FileError, UsageError
+from qcompiler.errors import FileError, TypingError, UsageError
 from qcompiler.files import atomic_path
 from qcompiler.graph import Input
 from qcompiler.interpret import check_feeds
@@ -135,9 +135,12 @@ class Metadata:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: another format; KeyError or TypeError where fields are missing or unknown.
+            ValueError: another format; KeyError or TypeError where fields are missing, unknown or
+                of another type.
         """
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("no mapping")
         if (found := fields.pop("format", None)) != FORMAT:
             raise ValueError(f"format {found}")
         for key in ("inputs", "outputs"):
@@ -147,7 +150,32 @@ class Metadata:
         fields["kernels"] = tuple(
             KernelInfo(**{**k, "ops": tuple(k["ops"])}) for k in fields["kernels"]
         )
-        return cls(**fields)
+        found = cls(**fields)
+        if misfit := _misfit(found, cls, "metadata"):
+            raise ValueError(f"{misfit} is of another type")
+        if found.device not in _RUNNERS or any(i >= len(found.kernels) for i in found.calls):
+            raise ValueError("an unknown device or kernel")
+        return found
+
+
+def _misfit(value: Any, kind: Any, where: str) -> str | None:
+    """Where a value is not of its annotated type: a negative count is of none."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind).items()
+        if not isinstance(value, kind):
+            return where
+        inner = ((getattr(value, name), hint, f"{where}.{name}") for name, hint in hints)
+        return next(filter(None, (_misfit(*item) for item in inner)), None)
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            return where
+        return next(filter(None, (_misfit(v, arguments[0], where) for v in value)), None)
+    if arguments:  # a union
+        return where if all(_misfit(value, k, where) for k in arguments) else None
+    if kind is int and where.rpartition(".")[2] not in ("zero_point", "axis"):
+        return where if type(value) is not int or value < 0 else None
+    return None if type(value) is kind or (kind is float and type(value) is int) else where
 
 
 def _value(fields: dict[str, Any]) -> Value:
@@ -340,7 +368,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         raise FileError(f"{path}: damaged (its digest does not match): copy or compile it again")
     try:
         return Metadata.from_json(text.decode())
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, TypingError) as error:
         raise FileError(
             f"{path}: compiled by another version of qcompiler ({error}): compile it again"
         ) from error

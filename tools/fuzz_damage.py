@@ -74,6 +74,7 @@ def _run(files: Files, folder: Path, streams: Path, limit: float) -> int:
         os.chdir(folder)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(streams / name, os.O_WRONLY | os.O_CREAT), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         code = 99
         try:
             app([*files.command, *files.quiet], prog_name="qcompile")
