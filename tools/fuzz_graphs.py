@@ -74,6 +74,8 @@ def draw(seed: int, only: str | None = None, rejected: dict[str, int] | None = N
     Raises:
         RejectedError: no node of this draft was accepted.
     """
+    if only is not None and only not in GENERATORS:
+        raise RejectedError(f"draft: no generator for {only}")
     rng = np.random.default_rng(seed)
     opset = int(rng.integers(OLDEST, NEWEST + 1))
     while only is not None and only not in available(opset):

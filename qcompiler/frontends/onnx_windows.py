@@ -114,8 +114,6 @@ def sliding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Ax
                 Axis(a.kernel, a.stride, a.dilation, b, e)
                 for a, b, e in zip(axes, before, after, strict=True)
             )
-            if node.integer("ceil_mode"):
-                axes = tuple(_ceiled(a, size) for a, size in zip(axes, sizes, strict=True))
         case "VALID":
             pass
         case "SAME_UPPER" | "SAME_LOWER" as rule:
@@ -125,6 +123,8 @@ def sliding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Ax
             )
         case other:
             raise node.broken(f"auto_pad: expected a padding rule, found {other!r}")
+    if node.integer("ceil_mode") and not node.text("auto_pad").startswith("SAME"):
+        axes = tuple(_ceiled(a, size) for a, size in zip(axes, sizes, strict=True))
     for a, size in zip(axes, sizes, strict=True):
         if size + a.before + a.after < a.span:
             raise node.broken(f"expected at least {a.span} elements for {a}, found {size}")

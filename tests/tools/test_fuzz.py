@@ -20,7 +20,7 @@ def test_every_operator_has_a_generator() -> None:
     assert missing() == []
 
 
-@pytest.mark.parametrize("op_type", operators())
+@pytest.mark.parametrize("op_type", sorted(set(operators()) - set(missing())))
 def test_draws_valid_graphs_with_the_operator(op_type: str) -> None:
     found = 0
     for seed in range(8):
