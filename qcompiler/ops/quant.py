@@ -40,10 +40,12 @@ class Quantize(Composite):
     x: Op
     quantization: Quantization
 
-    def body(self) -> Op:
+    def infer(self) -> TensorType:
         self.expect(self.x.type.dtype == FLOAT, "a float32 operand", self.x.type)
+        return TensorType(self.quantization.bounds.dtype, self.x.type.shape, self.quantization)
+
+    def body(self) -> Op:
         rank, q = self.x.type.rank, self.quantization
-        TensorType(q.bounds.dtype, self.x.type.shape, q)  # the axis fits
         inverse = Constant(np.asarray(1.0 / q.scales(rank), np.float32))
         zero_point = Constant(np.asarray(q.zero_points(rank), np.float32))
         low, high = (scalar(v, FLOAT) for v in _float_bounds(q))
@@ -63,9 +65,13 @@ class Dequantize(Composite):
 
     x: Op
 
+    def infer(self) -> TensorType:
+        has_scale = self.x.type.quantization is not None
+        self.expect(has_scale, "codes that have a quantization", self.x.type)
+        return TensorType(FLOAT, self.x.type.shape)
+
     def body(self) -> Op:
         q, rank = self.x.type.quantization, self.x.type.rank
-        self.expect(q is not None, "codes that have a quantization", self.x.type)
         assert q is not None
         fits = q.bounds.bits < 32 or (q.bounds.signed and not any(q.zero_point))
         wide = "int32" if fits else "int64"  # so that q − z does not overflow
