@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,15 +53,35 @@ class Annotated:
     @cached_property
     def ranges(self) -> Mapping[Op, Range]:
         """Ranges that follow from annotations; empty where there are none."""
+        return self._propagated(_follows)
+
+    @cached_property
+    def bounds(self) -> Mapping[Op, Range]:
+        """Ranges, and bounds of products, which few values come near."""
+        return self._propagated(lambda node, known: _follows(node, known) or _sums(node, known))
+
+    def _propagated(
+        self, follows: Callable[[Op, Mapping[Op, Range]], Range | None]
+    ) -> dict[Op, Range]:
         found: dict[Op, Range] = {}
+        for node in reversed(self.graph.ops) if self.kept else ():
+            if (q := self.before_clamp(node)) is not None:
+                found[node] = _range(q)
         for node in self.graph.ops if self.kept else ():
             if not node.type.is_float:
                 continue
             if (q := self.kept.get(node)) is not None:
                 found[node] = _range(q)
-            elif (known := _follows(node, found)) is not None:
+            elif (known := follows(node, found)) is not None:
                 found[node] = known
         return found
+
+    def before_clamp(self, node: Op) -> Quantization | None:
+        """The codes of a value behind a clamp, which do for the value itself: it may saturate."""
+        users = self.graph.users[node]
+        if len(users) != 1 or not isinstance(users[0], (Relu, Clip)) or self.graph.is_output(node):
+            return None
+        return self.kept.get(users[0])
 
 
 def annotated(graph: Graph) -> Annotated:
@@ -96,6 +116,11 @@ def annotated(graph: Graph) -> Annotated:
     env: dict[Op, Op] = {}
     fold(graph.ops, env, visit)
     return Annotated(graph.with_outputs(env), kept, names)
+
+
+def unrounded(graph: Graph) -> Graph:
+    """The network as it would be without any rounding to codes."""
+    return graph.rewrite(lambda node: node.x if isinstance(node, FakeQuantize) else None)
 
 
 def _only_quantization(x: Op, graph: Graph) -> Quantization | None:
@@ -150,6 +175,24 @@ def _follows(node: Op, known: Mapping[Op, Range]) -> Range | None:
             reals = reals[np.isfinite(reals)]
             return float(reals.min(initial=0)), float(reals.max(initial=0))
     return (min(lows), max(highs)) if node.moves else None
+
+
+def _sums(node: Op, known: Mapping[Op, Range]) -> Range | None:
+    """The bounds of a product with a constant weight: each term at its own bound."""
+    match node:
+        case Conv(x, Constant(array=w), bias) if x in known:
+            axes: tuple[int, ...] = (1, 2, 3)
+        case MatMul(x, Constant(array=w), bias) if x in known:
+            axes = (w.ndim - 2,)
+        case _:
+            return None
+    if not isinstance(bias, Constant | None):
+        return None
+    low, high = min(known[x][0], 0.0), max(known[x][1], 0.0)  # padding is 0
+    up, down = np.maximum(w, 0).sum(axes, np.float64), np.minimum(w, 0).sum(axes, np.float64)
+    term = 0.0 if bias is None else bias.array
+    ends = low * up + high * down + term, high * up + low * down + term
+    return float(ends[0].min(initial=0)), float(ends[1].max(initial=0))
 
 
 def signed(q: Quantization) -> Quantization:

@@ -40,7 +40,7 @@ from qcompiler.passes.needs import (
     takes_any_width,
 )
 from qcompiler.passes.ranges import CalibratedPass, Ranges
-from qcompiler.types import FLOAT, Quantization, TensorType, common_quantization
+from qcompiler.types import FLOAT, Quantization, Storage, TensorType, common_quantization
 
 MAX_TERMS = 4
 
@@ -68,8 +68,8 @@ class InsertQdq(CalibratedPass):
         """Every value that becomes codes whose range is not known from annotations."""
         inserter = _Inserter(annotated(graph), self.ranges, self.config)
         rounded = [v for v in inserter.graph.ops if inserter.is_rounded(v)]
-        known = inserter.annotated.ranges
-        return {inserter.name(v): inserter.table_axis(v) for v in rounded if v not in known}
+        wanted = [v for v in rounded if inserter.known_range(v) is None]
+        return {inserter.name(v): inserter.table_axis(v) for v in wanted}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,15 @@ class _Inserter:
 
     def range(self, node: Op, storage: str, method: str) -> tuple[float, float]:
         """The range of a value: what annotations say, or what was observed."""
-        known = self.annotated.ranges.get(node)
+        known = self.known_range(node)
         return self.ranges.range(self.name(node), storage, method) if known is None else known
+
+    def known_range(self, node: Op) -> tuple[float, float] | None:
+        """What annotations say of a value; mere bounds do where codes have bits to spare."""
+        spare = self.graph.is_output(node) and not self.graph.users[node]
+        if spare and Storage(self.config.rule(node).outputs).bits > 16:
+            return self.annotated.bounds.get(node)
+        return self.annotated.ranges.get(node)
 
     @cached_property
     def needs(self) -> Mapping[Op, frozenset[Need]]:
@@ -227,7 +234,7 @@ class _Inserter:
 
     def _kept(self, node: Op, width: Need) -> Quantization | None:
         """The codes that the model chooses; moved ones are signed if the value is a factor."""
-        q = self.kept.get(node)
+        q = self.kept.get(node) or self.annotated.before_clamp(node)
         if q is None or (width is Need.NARROW and q.bounds.bits > 8):
             return None
         return signed(q) if node in self.factors else q

@@ -15,6 +15,7 @@ from qcompiler.errors import UsageError
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import Dequantize
 from qcompiler.passes import InsertQdq
+from qcompiler.passes.annotations import unrounded
 from qcompiler.report.comparison import MODES, Comparison, LibraryOutput, Mode, Output
 from qcompiler.report.deviation import DeviationSums, looks_like_scores
 from qcompiler.report.isolate import Links, link
@@ -43,6 +44,8 @@ class Stages:
 def stages(graph: Graph, calibration: Any = None, *, options: Options | None = None) -> Stages:
     """Quantize a float graph as `quantize` does, and keep the stages.
 
+    A model that is quantized already is compared with what it would be without any rounding.
+
     Values that the model does not name (parts of what passes took apart) are named as the real
     graph prints them, so that all stages can be compared.
 
@@ -67,6 +70,7 @@ def stages(graph: Graph, calibration: Any = None, *, options: Options | None = N
 
     real = through(graph, 0, place, require_integer=False)
     quantized = through(real, place, place + 1, require_integer=False)
+    real = unrounded(real)
     quantized = _named(quantized, real.names, link(real, quantized))
     return Stages(real, quantized, through(quantized, place + 1, None))
 

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+import qcompiler
 import qcompiler.driver
 from qcompiler.artifact import load
 from qcompiler.passes import DEFAULT, LOWERING
@@ -248,3 +249,12 @@ def test_unknown_option_is_a_usage_error(qcompile, tiny):
     result = qcompile(tiny(), "--optimise")
     assert result.code == 2
     assert "--optimise" in result.err
+
+
+def test_a_quantized_model_needs_no_data(qcompile, tiny, samples):
+    assert qcompile(tiny(), "--calib", samples(), "--emit", "qdq").code == 0
+    result = qcompile("tiny.qdq.onnx", "-o", "out.so", "--require-integer", "-q")
+    assert (result.code, result.err) == (0, "")
+    x = np.load("calib.npz")["x"][:1]
+    real = qcompiler.evaluate(qcompiler.import_onnx("tiny.qdq.onnx"), {"x": x})["y"]
+    np.testing.assert_allclose(load("out.so")({"x": x})["y"], real, rtol=1e-4, atol=1e-5)

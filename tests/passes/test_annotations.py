@@ -67,6 +67,23 @@ def test_what_follows_from_annotations_is_not_observed() -> None:
     assert InsertQdq().observed(graph(Add(Relu(pooled), Reshape(pooled, pooled.type.shape)))) == {}
 
 
+@pytest.mark.parametrize("pad", [0, 1])
+def test_bounds_of_a_product_that_is_returned(pad: int) -> None:
+    rng = np.random.default_rng(0)
+    w, bias = rng.standard_normal((3, 2, 3, 3), np.float32), rng.standard_normal(3, np.float32)
+    window = Window((3, 3), (1, 1), (pad,) * 4)
+    x = FakeQuantize(given(1, 2, 6, 6), A)
+    real = graph(Relu(Conv(x, Constant(w), Constant(bias), window)))
+    assert InsertQdq().observed(real) == {}
+    found = annotated(real)
+    low, high = found.bounds[found.graph.outputs["y"].operands[0]]
+    extremes = np.where(w[1] > 0, 8.25, -4.5).astype(FLOAT)
+    feed = {"x": np.tile(extremes, (1, 1, 2, 2))}
+    (y,) = evaluate(graph(Conv(x, Constant(w), Constant(bias), window)), feed).values()
+    assert low <= y.min() <= y.max() <= high * (1 + 1e-6)
+    assert y.max() > 0.9 * (np.maximum(w[1] * 8.25, w[1] * -4.5).sum() + bias[1])
+
+
 def test_one_value_for_many_annotations() -> None:
     x = given(2, 4)
     real = graph(Add(FakeQuantize(x, A), FakeQuantize(x, A)))
