@@ -52,6 +52,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_rotary,
     onnx_scan,
     onnx_scatter,
+    onnx_sequence,
     onnx_slice,
     onnx_sort,
     onnx_triangle,
@@ -74,6 +75,7 @@ from qcompiler.frontends.onnx_model import (
 )
 from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
 from qcompiler.frontends.onnx_refusals import Refusals
+from qcompiler.frontends.onnx_sequence import SEQUENCES
 from qcompiler.frontends.onnx_stand_ins import unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.ops import Cast
@@ -299,7 +301,7 @@ class _Walk:
             if all(isinstance(x, Constant) for x in present):
                 return self.charged(run(node, schema, opset, inputs))
             return self.defined(node, schema, inputs)
-        if node.op_type in KEPT or not all(isinstance(x, Constant) for x in present):
+        if node.op_type in KEPT | SEQUENCES or not all(isinstance(x, Constant) for x in present):
             return _imported(function, form)
         if _all_float(node, present):
             return self.charged([fold(y) for y in _imported(function, form)])

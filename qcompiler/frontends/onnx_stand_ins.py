@@ -1,5 +1,7 @@
-"""Values that exist during the import alone: integers of which only the real value is used.
+"""Values that exist during the import alone.
 
+Sequences are lists whose values are known, and are taken apart.  Integers of which only the real
+value is used are that value:
 DynamicQuantizeLinear takes its scale from the very values that it gets.  Whatever the scale is, it
 comes out again behind the product, so it may as well be 1, and the zero point 0: then the codes are
 the real values, the product is one of real values, and calibration finds a scale for them.
@@ -9,6 +11,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from qcompiler.errors import UnsupportedError
 from qcompiler.graph import Op, op
 from qcompiler.ops import Add, Cast, Composite, Floor, scalar
 from qcompiler.types import FLOAT, TensorType
@@ -56,10 +61,35 @@ class Accumulator(Composite):
         return Cast(Floor(Add(self.x, scalar(0.5, FLOAT))), "int32")
 
 
+@op
+class TensorSequence(Op):
+    """Several values in order.
+
+    Attributes:
+        values: Of any types.
+    """
+
+    values: tuple[Op, ...]
+
+    def infer(self) -> TensorType:
+        """No tensor; of all types the least useful."""
+        return TensorType("bool", ())
+
+    def numpy(self, *operands: np.ndarray) -> np.ndarray:
+        """Refused.
+
+        Raises:
+            UnsupportedError: always, since a tensor was wanted.
+        """
+        raise UnsupportedError("a sequence instead of a tensor")
+
+
 def unresolved(node: Op) -> str | None:
     """Why an op cannot stay in a graph; None where it can."""
     if isinstance(node, (DynamicCodes, DynamicZeroPoint)):
         return "DynamicQuantizeLinear in front of anything but products"
+    if isinstance(node, TensorSequence):
+        return "sequences that the model returns"
     if isinstance(node, Accumulator) and node.bound > EXACT:
         return "integer products whose results stay integers"
     return None
