@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from qcompiler.ops import (
     Reciprocal,
     ReduceMean,
     ReduceSum,
+    Requantize,
     Reshape,
     Softmax,
     Sub,
@@ -89,8 +91,14 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
         case Mul(Dequantize(a), Dequantize(b)):
             return _product(a, b)
         case Conv(Dequantize(x), Dequantize(Constant() as w), bias):
+            if _is_16_bit(x) and _is_known(bias):
+                term = None if bias is None else _array(bias)[:, None, None]
+                return _by_halves(lambda half: _conv(value, half, w, None), x, term)
             return _conv(value, x, w, bias)
         case MatMul(Dequantize(x), Dequantize(w), bias):
+            if _is_16_bit(x) and _is_known(bias):
+                term = None if bias is None else _array(bias)
+                return _by_halves(lambda half: _matmul(value, half, w, None), x, term)
             return _matmul(value, x, w, bias)
         case ReduceMean(Dequantize(x), axes):
             return _mean(value, x, axes)
@@ -149,6 +157,30 @@ def _product(a: Op, b: Op) -> Affine | None:
         return None
     scale = np.asarray(_quantization(a).scale[0] * _quantization(b).scale[0])
     return Affine(((Mul(*factors), scale),), np.asarray(0))
+
+
+def _by_halves(
+    product: Callable[[Op], Affine | None], x: Op, bias: np.ndarray | None
+) -> Affine | None:
+    """A product with 16-bit codes: 256 times that of their upper bytes, and that of the lower."""
+    scale = _quantization(x).scale[0]
+    upper = Requantize(
+        (x,), (scalar(1 << 16, "int32"),), scalar(0, "int64"), 24,
+        Quantization.per_tensor("int8", 256 * scale),
+    )  # fmt: skip
+    factors = (scalar(1 << 16, "int32"), scalar(-(1 << 24), "int32"))
+    meaning = Quantization.per_tensor("uint8", scale)
+    lower = Requantize((x, upper), factors, scalar(0, "int64"), 16, meaning)
+    forms = [product(half) for half in (upper, lower)]
+    if forms[0] is None or forms[1] is None:
+        return None
+    constant = np.zeros(()) if bias is None else bias.astype(np.float64)
+    return forms[0].plus(forms[1]).plus(Affine((), constant))
+
+
+def _is_16_bit(x: Op) -> bool:
+    q = _quantization(x)
+    return x.type.dtype == "int16" and q.axis is None and not any(q.zero_point)
 
 
 def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:

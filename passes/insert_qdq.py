@@ -120,7 +120,8 @@ class _Inserter:
     def _wants(self, user: Op, x: Op, result: Collection[Need]) -> Collection[Need]:
         if self.config.skips(user):
             return {Need.EXACT}
-        return needs(user, x, result, self._is_steep)
+        wide = self.config.rule(x).wide_activations
+        return needs(user, x, result, self._is_steep, wide)
 
     def _is_steep(self, function: Map) -> bool:
         method = self.config.rule(function.x).method
@@ -221,7 +222,7 @@ class _Inserter:
                 return self.quantization(user, width)  # spares a requantization
         config = self.config.rule(node)
         storage = {
-            Need.NARROW: config.activations,
+            Need.NARROW: "uint8" if config.wide_activations else config.activations,
             Need.WIDE: config.residuals,
             Need.EXACT: config.outputs,
         }[width]

@@ -52,7 +52,7 @@ STEEP = 1 / 16
 
 
 def needs(
-    user: Op, x: Op, result: Collection[Need], steep: Callable[[Map], bool]
+    user: Op, x: Op, result: Collection[Need], steep: Callable[[Map], bool], wide: bool = False
 ) -> Collection[Need]:
     """What a user needs of an operand.
 
@@ -61,10 +61,15 @@ def needs(
         x: One of its operands.
         result: What is needed of the op's own result.
         steep: Whether 8 bits are too few for the operand of a function.
+        wide: Whether products, tables and maxima are to read 16 bits of this operand.
     """
     match user:
         case _ if not x.type.is_float:
             return set()
+        case Conv(_, Constant()) | MatMul(_, Constant()) | MaxPool() if wide:
+            return {Need.WIDE}
+        case Map() if wide and Need.PRECISE not in result:
+            return {Need.WIDE}
         case Conv() | MatMul() | AveragePool() | MaxPool() | Softmax():
             return {Need.NARROW}
         case Map():

@@ -35,6 +35,8 @@ SOFTMAX = ("table", "shift", "log2")
 GELU = ("table", "shift")
 NORMALIZATION = ("newton", "i-vit")
 PRESETS = ("default", "i-vit")
+WIDE = "int16"
+"""The one storage of activations that has more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class QuantizationConfig:
 
     Attributes:
         activations: Storage of operands of products, tables and pools (unsigned: asymmetric).
+            "int16": products with weights read 16 bits, as two products of 8 (twice the work), and
+            tables have 2^16 entries; softmax and products of two values keep 8.
         weights: Storage of weights, symmetric per output channel.
         residuals: Storage of values that sums add to: full 8-bit residual sums ruin transformers.
         outputs: Storage of the model's outputs and of operands of ops that stay in float; 24 bits
@@ -102,7 +106,8 @@ class QuantizationConfig:
     def __post_init__(self) -> None:
         overrides: tuple[QuantizationConfig | Rule, ...] = (self, *self.rules)
         for item in overrides:
-            _check_storage("activations", item.activations, 8)
+            if item.activations != WIDE:
+                _check_storage("activations", item.activations, 8)
             _check_storage("weights", item.weights, 8)
             if item.weights is not None and not Storage(item.weights).signed:
                 raise UsageError(f"weights: expected int2…int8, found {item.weights!r}")
@@ -146,6 +151,11 @@ class QuantizationConfig:
             gelu="shift",
             normalization="i-vit",
         )
+
+    @property
+    def wide_activations(self) -> bool:
+        """Whether products and tables read 16 bits."""
+        return self.activations == WIDE
 
     def rule(self, node: Op) -> QuantizationConfig:
         """The configuration for one value: the rules that match its name or sources applied."""
