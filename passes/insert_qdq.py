@@ -286,14 +286,20 @@ class _Inserter:
 
     @cached_property
     def factors(self) -> frozenset[Op]:
-        """Values that are multiplied with values: signed and symmetric, without zero points."""
-        found: set[Op] = set()
+        """Values that are multiplied with values: signed and symmetric, without zero points.
+
+        What softmax gives has none either; on the left of a product it may be unsigned.
+        """
+        left: set[Op] = set()
+        right: set[Op] = set()
         for node in reversed(self.graph.ops):
             if isinstance(node, MatMul) and not isinstance(node.b, Constant):
-                found |= {node.a, node.b}
-            if node.moves and node in found:
-                found |= set(node.fields(node.moves))
-        return frozenset(x for x in found if not isinstance(x, Softmax))
+                left.add(node.a)
+                right.add(node.b)
+            for found in (left, right):
+                if node.moves and node in found:
+                    found |= set(node.fields(node.moves))
+        return frozenset(right | {x for x in left if not isinstance(x, Softmax)})
 
     def result(self) -> Graph:
         """Rebuild the graph, operands first."""
