@@ -23,9 +23,6 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import fuzz_elementwise  # noqa: F401
-import fuzz_movement  # noqa: F401
-import fuzz_networks  # noqa: F401
 import numpy as np
 import onnx
 from fuzz_check import Outcome, check, crash

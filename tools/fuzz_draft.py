@@ -17,6 +17,7 @@ from onnx import helper
 
 SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 16)
 LARGEST = 4096  # elements of one value
+DTYPES = ("float32", "int64", "int32", "uint8", "int8", "bool")
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Draft:
                     raise RejectedError("draft: too large")
                 if y.dtype.kind == "f" and not (np.abs(y) < 1e6).all():
                     raise RejectedError("draft: not finite")
-                if y.shape != first.shape or y.dtype not in (np.float32, np.int64, np.int32, bool):
+                if y.shape != first.shape or str(y.dtype) not in DTYPES:
                     raise RejectedError("draft: another type")
         self.nodes.append(node)
         for i, name in enumerate(results):
