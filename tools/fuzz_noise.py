@@ -1,8 +1,9 @@
 """How well conditioned a graph is: what becomes of its outputs when every value is disturbed.
 
 Twice: by a few units in the last place of float32, which bounds by how much two correct float
-runtimes may differ; and by steps of 8 bits over each value's range, which says what signal to noise
-an integer network of 8 bits can be expected to reach.
+runtimes may differ; and by steps of 8 bits over each value's range (rounded to them once, random
+the other times), which says what signal to noise an integer network of 8 bits can be expected to
+reach.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Noise:
         def once(trial: int) -> list[dict[str, np.ndarray]]:
             generators = (np.random.default_rng((trial, i)) for i in range(len(self.feeds)))
             pairs = zip(self.feeds, generators, strict=True)
-            return [self._run(feed, rng, kind) for feed, rng in pairs]
+            form = "rounded" if kind == "coarse" and not trial else kind
+            return [self._run(feed, rng, form) for feed, rng in pairs]
 
         return [once(trial) for trial in range(TRIALS)]
 
@@ -100,10 +102,11 @@ class Noise:
         if isinstance(node, Constant) and (y.size < 2 or not np.isfinite(y).all()):
             return y
         uniform = rng.uniform(-1, 1, y.shape)
-        if kind == "fine":
-            amount = 4e-7 * np.abs(y)
-        else:
-            low, high = self._ranges[node]
-            amount = np.asarray((high - low) / 255 / 2)
+        low, high = self._ranges[node]
+        step = (high - low) / 255 or 1.0
         with np.errstate(all="ignore"):
-            return np.asarray(y + amount * uniform, y.dtype)
+            if kind == "fine":
+                return np.asarray(y * (1 + 4e-7 * uniform), y.dtype)
+            if kind == "rounded":  # what is near zero becomes zero
+                return np.asarray(np.rint(y / step) * step, y.dtype)
+            return np.asarray(y + step / 2 * uniform, y.dtype)
