@@ -70,13 +70,26 @@ def _relu(x: Op) -> Op:
     return Relu(x) if x.type.is_float else Maximum(x, scalar(0, x.type.dtype))
 
 
+def _exponential(x: Op) -> Op:
+    """eˣ, and 0 where −∞ masks x, which no integer expresses."""
+    zero = scalar(0, FLOAT)
+    match x:
+        case Select(kept, a, Constant(array=mask)) if np.isneginf(mask).all():
+            y = Select(kept, Exp(a), zero)
+        case Select(masked, Constant(array=mask), a) if np.isneginf(mask).all():
+            y = Select(masked, zero, Exp(a))
+        case _:
+            return Exp(x)
+    return y if y.type.shape == x.type.shape else Exp(x)
+
+
 _UNARY: dict[str, Callable[[Op], Op]] = {
     **{f.__name__: f for f in (Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan)},
     "Abs": _absolute,
     "Ceil": lambda x: opposite(Floor(opposite(x))),
     "Erf": Erf,
     "Floor": Floor,
-    "Exp": Exp,
+    "Exp": _exponential,
     "HardSwish": HardSwish,
     "Log": Log,
     "Relu": _relu,

@@ -153,6 +153,16 @@ def test_operators_of_onnxruntime() -> None:
     assert_agrees(model, {"x": RNG.standard_normal((2, 3, 4), np.float32)})
 
 
+@pytest.mark.parametrize("masked", [0, 1])
+def test_the_exponential_of_a_mask_is_zero(masked: int) -> None:
+    b = Builder()
+    b.input("x", [4, 4])
+    kept = b.constant("kept", np.tri(4, dtype=bool))
+    operands = ["x", b.constant("lowest", np.float32(-np.inf))]
+    chosen = b.node("Where", kept, *(operands[::-1] if masked else operands))
+    assert_agrees(b.model(b.node("Exp", chosen)), {"x": RNG.standard_normal((4, 4), np.float32)})
+
+
 def test_masks_may_be_infinite() -> None:
     b = Builder()
     b.input("x", [2, 4, 4])
