@@ -31,6 +31,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_contrib_linear,
     onnx_contrib_normalization,
     onnx_conv,
+    onnx_conv_transpose,
     onnx_einsum,
     onnx_elementwise,
     onnx_gather,
@@ -47,12 +48,15 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_quotient,
     onnx_recurrent,
     onnx_reduce,
+    onnx_regions,
     onnx_reshape,
     onnx_resize,
     onnx_rotary,
+    onnx_sample,
     onnx_scan,
     onnx_scatter,
     onnx_sequence,
+    onnx_signal,
     onnx_slice,
     onnx_sort,
     onnx_triangle,
@@ -445,7 +449,7 @@ def _all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
         return False
     if node.op_type in ("RNN", "GRU", "LSTM"):  # ONNX's reference ignores sequence_lens
         return True
-    if node.op_type == "Resize":  # ONNX's reference rounds sizes otherwise than its runtime
+    if node.op_type in ("Resize", "RoiAlign"):  # ONNX's reference differs from its runtime
         return operands[0].type.dtype == FLOAT
     return all(x.type.dtype == FLOAT and x.type.size for x in operands)
 

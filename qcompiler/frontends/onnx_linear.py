@@ -9,11 +9,12 @@ from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_index import positions
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.frontends.onnx_reduce import reduced_sum
-from qcompiler.graph import Op
+from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
     ArgMax,
     BatchNormalization,
+    Div,
     Equal,
     Exp,
     Log,
@@ -23,6 +24,7 @@ from qcompiler.ops import (
     Reshape,
     Select,
     Softmax,
+    Sqrt,
     Sub,
     Transpose,
     scalar,
@@ -84,8 +86,6 @@ def _scaled(x: Op, factor: float) -> Op:
 @importer("BatchNormalization", since=7)
 def batch_normalization(node: Node) -> Op:
     """Normalization by stored statistics; until opset 13 more outputs mean training."""
-    if node.integer("spatial", 1) != 1:
-        raise node.unsupported("spatial=0")
     if any(node.outputs[1:]):
         raise node.unsupported("training outputs: export the model for inference")
     return _normalize(node)
@@ -101,8 +101,19 @@ def batch_normalization_with_mode(node: Node) -> Op:
 
 def _normalize(node: Node) -> Op:
     gamma, beta, mean, variance = (node.operand(i) for i in range(1, 5))
-    epsilon = node.number("epsilon")
-    return BatchNormalization(node.x, gamma, beta, mean, variance, epsilon)
+    parameters, epsilon = (gamma, beta, mean, variance), node.number("epsilon")
+    rank, shape = node.x.type.rank, gamma.type.shape
+    expected = node.x.type.shape[1:] if node.integer("spatial", 1) != 1 else node.x.type.shape[1:2]
+    if rank < 2 or any(p.type.shape != expected for p in parameters):
+        raise node.broken(f"expected parameters {list(expected)} for {node.x.type}, found {shape}")
+    if all(isinstance(p, Constant) for p in parameters) and len(expected) == 1:
+        return BatchNormalization(node.x, gamma, beta, mean, variance, epsilon)
+    deviation = simplified(Sqrt(simplified(Add(variance, scalar(epsilon, FLOAT)))))
+    factor = simplified(Div(gamma, deviation))
+    term = simplified(Sub(beta, simplified(Mul(mean, factor))))
+    wide = (*expected, *(1,) * (rank - 1 - len(expected)))
+    scaled = Mul(node.x, simplified(Reshape(factor, wide)))
+    return Add(scaled, simplified(Reshape(term, wide)))
 
 
 def _of_rows(build: Callable[[Op, int], Op]) -> Importer:

@@ -7,9 +7,25 @@ import math
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Op
-from qcompiler.ops import Add, Div, Mul, Normalize, ReduceMean, Reshape, Sqrt, Sub, scalar
+from qcompiler.ops import (
+    Add,
+    AveragePool,
+    Div,
+    Exp,
+    Log,
+    Mul,
+    Normalize,
+    Pad,
+    ReduceMean,
+    Reshape,
+    Sqrt,
+    Sub,
+    Window,
+    scalar,
+)
 from qcompiler.types import FLOAT
 
+_MOST_CHANNELS = 1 << 16  # of a window over channels
 _TINY = 1e-30  # keeps 0 / 0 from being NaN; float32 squares of this size are rounded away
 
 
@@ -103,3 +119,23 @@ def lp_normalization(node: Node) -> Op:
     axis = node.axis(node.integer("axis"), node.x.type.rank)
     y = Normalize(node.x, (axis,), _TINY, center=False)
     return Mul(y, scalar(node.x.type.shape[axis] ** -0.5, FLOAT))
+
+
+@importer("LRN")
+def local_response_normalization(node: Node) -> Op:
+    """x / (bias + alpha·m)^beta, m the mean square over neighbouring channels.
+
+    Krizhevsky et al. 2012, section 3.3; channels beyond the first and last count as zeros.
+    """
+    _expect_channels(node, 0)
+    n, c, *sizes = node.x.type.shape
+    size = node.integer("size")
+    if not 1 <= size <= _MOST_CHANNELS:
+        raise node.broken(f"size: expected at least 1, found {size}")
+    before = (size - 1) // 2
+    plane = Reshape(Mul(node.x, node.x), (n, 1, c, math.prod(sizes)))
+    padded = Pad(plane, (0, 0, before, 0), (0, 0, size - 1 - before, 0))
+    means = Reshape(AveragePool(padded, Window((size, 1))), node.x.type.shape)
+    alpha, beta, bias = (node.number(name) for name in ("alpha", "beta", "bias"))
+    inner = Add(Mul(means, scalar(alpha, FLOAT)), scalar(bias, FLOAT))
+    return Mul(node.x, Exp(Mul(Log(inner), scalar(-beta, FLOAT))))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcompiler.frontends.onnx_fold import fold
+from qcompiler.frontends.onnx_fold import fold, simplified
+from qcompiler.frontends.onnx_index import LONGEST_LINE
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_reshape import reshaped
 from qcompiler.frontends.onnx_windows import (
@@ -20,6 +21,7 @@ from qcompiler.frontends.onnx_windows import (
     sliding,
     spatial_sizes,
     taps,
+    unpadded,
     window_of,
     without_padding,
 )
@@ -28,13 +30,17 @@ from qcompiler.ops import (
     Abs,
     And,
     AveragePool,
+    Cast,
     Exp,
     GreaterEqual,
     Log,
     MaxPool,
     Mul,
     Not,
+    Pad,
     ReduceMean,
+    Reshape,
+    Scatter,
     Select,
     Sqrt,
     Window,
@@ -141,6 +147,34 @@ def _with_places(node: Node, axes: Axes) -> tuple[Op, ...]:
     assert best is not None  # a window has taps
     assert where is not None
     return best, where
+
+
+@importer("MaxUnpool", since=9)
+def max_unpool(node: Node) -> Op:
+    """Elements back at the places that pooling took them from, zeros elsewhere."""
+    x, places = node.x, node.operand(1)
+    sizes = spatial_sizes(node, x)
+    axes = unpadded(node, node.integers("kernel_shape") or (), len(sizes))
+    before, after = given_pads(node, len(sizes))
+    inferred = [
+        (size - 1) * a.stride + a.kernel - b - e
+        for a, size, b, e in zip(axes, sizes, before, after, strict=True)
+    ]
+    wanted = node.known_integers(2, "output_shape") or (*x.type.shape[:2], *inferred)
+    if places.type.shape != x.type.shape or not places.type.is_integer or min(inferred) < 1:
+        raise node.broken(f"expected places for {x.type}, found {places.type}")
+    missing = [b - a for a, b in zip((*x.type.shape[:2], *inferred), wanted, strict=False)]
+    if len(wanted) != x.type.rank or any(missing[:2]) or min(missing) < 0:
+        raise node.broken(f"output_shape: expected at least {inferred}, found {list(wanted)}")
+    count = math.prod((*x.type.shape[:2], *inferred))
+    if max(count, math.prod(wanted)) > LONGEST_LINE:
+        raise node.unsupported(f"{count} computed places")
+    zeros = Constant(np.zeros(count, np.float32))
+    index = simplified(Cast(simplified(Reshape(places, (x.type.size,))), "int64"))
+    filled = Reshape(
+        Scatter(zeros, index, reshaped(x, (x.type.size,))), (*x.type.shape[:2], *inferred)
+    )
+    return Pad(filled, (0,) * x.type.rank, tuple(missing)) if any(missing) else filled
 
 
 @importer("GlobalAveragePool")

@@ -20,6 +20,9 @@ def normal(*shape: int) -> np.ndarray:
 
 
 SIZES = np.array([1, 4, 9, 7], np.int64)
+ROIS = np.array([[0, 0, 3, 4], [1, 1.5, 7, 5], [-2, -1, 2.5, 9]], np.float32)
+BOXES = np.array([[0, 0, 0, 5, 4], [0, 1, 1, 2, 3]], np.float32)
+IMAGES, STEP = np.array([0, 0, 0]), np.array(8)
 CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
     ("Conv", (1, 4, 9), [normal(6, 2, 3)], {"group": 2}),
     ("Conv", (1, 4, 5, 6, 4), [normal(6, 2, 3, 3, 2), normal(6)], {"group": 2, "pads": [1] * 6}),
@@ -29,6 +32,15 @@ CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
     ("AveragePool", (1, 2, 4, 6, 5), [], {"kernel_shape": [2, 3, 2], "pads": [1] * 6}),
     ("LpPool", (1, 2, 6, 5), [], {"kernel_shape": [2, 2]}),
     ("Pad", (1, 2, 6, 5), [np.array([0, 0, 2, 1] * 2)], {"mode": "reflect"}),
+    ("GridSample", (1, 3, 6, 5), [np.tanh(normal(1, 4, 5, 2))], {}),
+    ("RoiAlign", (1, 3, 5, 6), [ROIS, IMAGES], {"output_height": 2, "output_width": 3}),
+    ("RoiAlign", (1, 3, 5, 6), [ROIS, IMAGES], {"mode": "max", "sampling_ratio": 2}),
+    ("MaxRoiPool", (1, 3, 5, 6), [BOXES], {"pooled_shape": [2, 3]}),
+    ("DeformConv", (1, 2, 6, 5), [normal(3, 2, 2, 2), normal(1, 8, 5, 4)], {}),
+    ("Col2Im", (1, 8, 6), [np.array([3, 4]), np.array([2, 2])], {}),
+    ("LRN", (1, 6, 4, 5), [], {"size": 3, "alpha": 0.5}),
+    ("DFT", (1, 16, 1), [None, np.array(1)], {"onesided": 1}),
+    ("STFT", (1, 64, 1), [STEP, np.hanning(16).astype(np.float32)], {}),
     ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "nearest"}),
     ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "linear"}),
     ("Resize", (1, 4, 6, 5), [None, None, SIZES], {"mode": "cubic"}),
