@@ -38,7 +38,7 @@ from qcompiler.passes import (
     Verify,
 )
 from qcompiler.passes.ranges import CalibratedPass
-from qcompiler.report.summary import Summary, summarize
+from qcompiler.report.summary import Summary, constant_bytes, summarize
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
@@ -117,8 +117,12 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
         CalibrationError: the samples do not fit the model.
         NotIntegerError: `options.require_integer` and an op stays in float.
     """
-    chosen = options or Options()
-    evidence = _Evidence(graph, calibration, chosen)
+    return _quantized([graph], calibration, options or Options())
+
+
+def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
+    """`quantize` the only graph in the list and take it out, so that weights are free to go."""
+    evidence = _Evidence(held[0], calibration, chosen)
 
     def prepare(step: Pass, current: Graph) -> Pass:
         if "config" in {f.name for f in dataclasses.fields(step)}:
@@ -133,7 +137,7 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
             return dataclasses.replace(step, moments=found)
         return step
 
-    integer = PassManager(chosen.passes, chosen.instruments, prepare)(graph)
+    integer = PassManager(chosen.passes, chosen.instruments, prepare)(held.pop())
     if chosen.require_integer:
         check_integer(integer)
     return integer
@@ -180,22 +184,23 @@ def compile_model(
     machine = find_target(target)
     builder = load_builder(machine)
     builder.check(machine, tune=chosen.tune > 0)  # before minutes of calibration
-    graph = import_model(model, example_inputs, input_shapes=chosen.input_shapes)
+    held = [import_model(model, example_inputs, input_shapes=chosen.input_shapes)]
+    source = digest(model if isinstance(model, (str, os.PathLike, bytes)) else held[0])
+    before = constant_bytes(held[0])
     lap("import")
-    integer = quantize(graph, calibration, options=chosen)
+    integer = _quantized(held, calibration, chosen)
     lap("quantize")
     kernels = PassManager(LOWERING, chosen.instruments)(integer)
     lap("fuse")
-    source = model if isinstance(model, (str, os.PathLike, bytes)) else graph
     compiled = builder.build(
         kernels,
         machine,
-        source_sha256=digest(source),
+        source_sha256=source,
         threads=chosen.threads,
         tune=chosen.tune,
     )
     lap("build")
-    return Compilation(compiled, integer, summarize(graph, integer, compiled, seconds))
+    return Compilation(compiled, integer, summarize(before, integer, compiled, seconds))
 
 
 def compile(
@@ -229,7 +234,11 @@ def compile(
 def digest(model: Any) -> str:
     """SHA-256 of the source model: of its file where it has one, else of its text."""
     if isinstance(model, (str, os.PathLike)):
-        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+        found = hashlib.sha256()
+        with Path(model).open("rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+        return found.hexdigest()
     if isinstance(model, bytes):
         return hashlib.sha256(model).hexdigest()
     return hashlib.sha256(str(model).encode()).hexdigest()

@@ -8,6 +8,9 @@ everywhere; a product by a real ratio becomes (x·m + 2^(k−1)) >> k (dyadic, H
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from qcompiler.types import Quantization, Storage
@@ -16,6 +19,9 @@ MULTIPLIER_BITS = 31
 """Mantissa of a multiplier: an int32, so that its product with an int32 fits an int64."""
 
 MAX_SHIFT = 62
+PART = 1 << 20
+"""Elements that are rounded at once."""
+
 LARGEST_SUM = 2.0**62 - 2.0**42
 """Of products with multipliers; the rest is for the rounding of each multiplier by up to 1/2."""
 
@@ -87,11 +93,32 @@ def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
         values: Real numbers; infinities saturate.
         quantization: Meaning of the codes.
     """
-    rank, bounds = np.ndim(values), quantization.bounds
+    values = np.asarray(values)
+    scales, zero_points = quantization.scales(values.ndim), quantization.zero_points(values.ndim)
+    result = np.empty(values.shape, quantization.bounds.dtype)
+    for part in _parts(values.shape):
+        some = (v if np.ndim(v) == 0 or len(v) == 1 else v[part] for v in (scales, zero_points))
+        result[part] = _quantized(values[part], *some, quantization.bounds)
+    return result
+
+
+def _quantized(
+    values: np.ndarray, scales: np.ndarray, zero_points: np.ndarray, bounds: Storage
+) -> np.ndarray:
     with np.errstate(over="ignore"):  # to an infinity, which saturates
-        steps = np.asarray(values, np.float64) / quantization.scales(rank)
-    codes = _half_up(steps) + quantization.zero_points(rank)
+        steps = np.asarray(values, np.float64) / scales
+    codes = _half_up(steps) + zero_points
     return np.asarray(np.clip(codes, bounds.low, bounds.high).astype(bounds.dtype))
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Rows of an array, few at a time: float64 copies of a large weight would fill the memory."""
+    if not shape:
+        yield ()
+        return
+    rows = max(1, PART // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], rows):
+        yield (slice(start, start + rows),)
 
 
 def dequantize(codes: np.ndarray, quantization: Quantization) -> np.ndarray:
@@ -126,7 +153,7 @@ def weight_quantization(weight: np.ndarray, storage: str, axis: int) -> Quantiza
     The most negative code is left unused, so that |code| ≤ high on both sides.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    largest = np.abs(np.asarray(weight, np.float64)).max(axis=others, initial=0.0)
+    largest = np.maximum(weight.max(others, initial=0.0), -weight.min(others, initial=0.0))
     scales = np.array([_scale(v / Storage(storage).high) for v in np.atleast_1d(largest)])
     return Quantization.per_channel(storage, scales, axis)
 

@@ -131,8 +131,8 @@ class Op:
     def operands(self) -> tuple[Op, ...]:
         """All operands, in the order of the fields."""
         found: list[Op] = []
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in _field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Op):
                 found.append(value)
             elif isinstance(value, tuple) and value and isinstance(value[0], Op):
@@ -164,12 +164,12 @@ class Op:
         """The same op on other operands, in the order of `operands`, and with other attributes."""
         new = iter(operands)
         changes: dict[str, Any] = dict(attributes)
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in _field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Op):
-                changes[f.name] = next(new)
+                changes[name] = next(new)
             elif isinstance(value, tuple) and value and isinstance(value[0], Op):
-                changes[f.name] = tuple(next(new) for _ in value)
+                changes[name] = tuple(next(new) for _ in value)
         return dataclasses.replace(self, **changes)
 
     def __repr__(self) -> str:
@@ -396,6 +396,11 @@ def _inherit(new: Op, old: Op) -> Op:
     if new.name == old.name and new.sources == sources:
         return new
     return dataclasses.replace(new, name=old.name, sources=sources)
+
+
+@functools.cache
+def _field_names(cls: type[Op]) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @functools.cache

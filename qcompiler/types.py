@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import ml_dtypes  # noqa: F401  # teaches numpy the name bfloat16
 import numpy as np
@@ -30,7 +31,7 @@ class Storage:
         if not (match := re.fullmatch(r"(u?)int(\d+)", self.name)) or not 2 <= int(match[2]) <= 32:
             raise TypingError(f"storage {self.name!r}: expected int2…int32 or uint2…uint32")
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Number of bits of a code."""
         return int(self.name.rpartition("int")[2])
@@ -40,12 +41,12 @@ class Storage:
         """Whether codes may be negative."""
         return not self.name.startswith("u")
 
-    @property
+    @cached_property
     def low(self) -> int:
         """The smallest code."""
         return -(1 << self.bits - 1) if self.signed else 0
 
-    @property
+    @cached_property
     def high(self) -> int:
         """The largest code."""
         return (1 << self.bits - self.signed) - 1
@@ -78,7 +79,7 @@ class Quantization:
     axis: int | None = None
 
     def __post_init__(self) -> None:
-        bounds = Storage(self.storage)
+        bounds = self.bounds
         if len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) != 1):
             raise TypingError(
                 f"quantization: expected one scale and zero point (or one per index of an axis), "
@@ -88,7 +89,7 @@ class Quantization:
             object.__setattr__(self, "axis", None)
         if not all(0 < s < float("inf") for s in self.scale):
             raise TypingError(f"quantization: expected positive finite scales, found {self.scale}")
-        if not all(bounds.low <= z <= bounds.high for z in self.zero_point):
+        if not all(bounds.low <= z <= bounds.high for z in set(self.zero_point)):
             raise TypingError(f"quantization: a zero point of {self.zero_point} outside {bounds}")
 
     @classmethod
@@ -101,7 +102,7 @@ class Quantization:
         """One scale per index of `axis`, zero point 0 (weights)."""
         return cls(storage, tuple(map(float, scale)), (0,) * len(scale), axis)
 
-    @property
+    @cached_property
     def bounds(self) -> Storage:
         """The integers that a code may take."""
         return Storage(self.storage)

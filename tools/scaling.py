@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -103,10 +102,18 @@ def measure(path: Path, tokens: int, width: int) -> dict[str, float]:
 
     warnings.simplefilter("ignore")
     samples = [{"x": RNG.standard_normal((1, tokens, width), np.float32)} for _ in range(SAMPLES)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     done = compile_model(path, "cpu", samples)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {**done.summary.seconds, "memory": (after - before) * 1024.0}
+    return {**done.summary.seconds, "memory": resident("VmHWM") - before}
+
+
+def resident(field: str) -> float:
+    """Bytes of this process: now ("VmRSS"), or at most so far ("VmHWM"); Linux only.
+
+    The peak that getrusage reports begins with that of the parent.
+    """
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return 1024.0 * next(float(x.split()[1]) for x in lines if x.startswith(field))
 
 
 def main() -> None:

@@ -3,6 +3,14 @@
 from qcompiler.backends.onnx.bfloat16 import without_bfloat16
 from qcompiler.backends.onnx.emitter import Emitter
 from qcompiler.backends.onnx.qdq import export_qdq, to_qdq_model
-from qcompiler.backends.onnx.writer import export_onnx, to_model
+from qcompiler.backends.onnx.writer import detached, export_onnx, to_model
 
-__all__ = ["Emitter", "export_onnx", "export_qdq", "to_model", "to_qdq_model", "without_bfloat16"]
+__all__ = [
+    "Emitter",
+    "detached",
+    "export_onnx",
+    "export_qdq",
+    "to_model",
+    "to_qdq_model",
+    "without_bfloat16",
+]

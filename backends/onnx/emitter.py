@@ -211,7 +211,7 @@ def _function(graph: Graph) -> ir.Function:
 
 
 def _content(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    elements = np.ascontiguousarray(array).tobytes()
+    elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return str(array.dtype), array.shape, hashlib.sha256(elements).digest()
 
 

@@ -31,7 +31,7 @@ def to_qdq_model(graph: Graph) -> ir.Model:
         graph: In the quantized language.
 
     Raises:
-        UnsupportedError: more than 2 GiB of constants, or an output that is named like an input.
+        UnsupportedError: an output is named like an input.
     """
     return build(graph, _QDQEmitter(graph), graph.names)
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from qcompiler.backends.onnx.emitter import (
@@ -24,7 +26,10 @@ from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.types import Quantization, TensorType
 
 LARGEST = 2**31 - 2**24
-"""Bytes of constants in one ONNX file, which protobuf limits to 2 GiB."""
+"""Bytes of constants inside of an ONNX file, which protobuf limits to 2 GiB."""
+
+DETACHED = 1 << 10
+"""Bytes of the smallest constants that lie outside where others do."""
 
 
 def to_model(
@@ -42,7 +47,7 @@ def to_model(
         names: Other names for values than the graph's, for all its ops.
 
     Raises:
-        UnsupportedError: more than 2 GiB of constants, or an output that is named like an input.
+        UnsupportedError: an output is named like an input.
     """
     names = graph.names if names is None else names
     return build(graph, Emitter([*names.values(), *graph.outputs], inline=inline), names)
@@ -61,12 +66,49 @@ def export_onnx(graph: Graph, path: str | os.PathLike[str], *, inline: bool = Fa
 def save(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Write a model, wholly or not at all.
 
+    Constants of more than 2 GiB go to a second file beside it, `<name>.data`.
+
     Raises:
         OutputError: the file cannot be written.
     """
-    content = ir.to_proto(model).SerializeToString()
+    name = f"{os.path.basename(path)}.data"
+    tensors = [x.const_value for x in model.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= LARGEST:
+        content = ir.to_proto(model).SerializeToString()
+    else:
+        proto, weights = detached(model, name)
+        with atomic_path(Path(path).with_name(name)) as temporary, temporary.open("wb") as file:
+            for array in weights.values():
+                file.write(np.ascontiguousarray(array).data)
+        content = proto.SerializeToString()
     with atomic_path(path) as temporary:
         Path(temporary).write_bytes(content)
+
+
+def detached(
+    model: ir.Model, location: str = "weights"
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model without its larger initializers, and these by name.
+
+    The model calls them external data of the file `location`, one behind the other.
+    """
+    weights: dict[str, np.ndarray] = {}
+    kept: dict[ir.Value, ir.TensorProtocol] = {}
+    offset = 0
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < DETACHED:
+            continue
+        kept[value] = tensor
+        weights[name] = tensor.numpy()
+        value.const_value = ir.ExternalTensor(
+            location, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
+        )
+        offset += tensor.nbytes
+    proto = ir.to_proto(model)
+    for value, tensor in kept.items():
+        value.const_value = tensor
+    return proto, weights
 
 
 def build(graph: Graph, emitter: Emitter, names: Mapping[Op, str]) -> ir.Model:
@@ -106,11 +148,6 @@ def build(graph: Graph, emitter: Emitter, names: Mapping[Op, str]) -> ir.Model:
 
 
 def _check(graph: Graph, names: Mapping[Op, str]) -> None:
-    if (size := sum(x.type.nbytes for x in graph.ops if isinstance(x, Constant))) > LARGEST:
-        raise UnsupportedError(
-            f"graph {graph.name}: {size} bytes of constants, expected at most {LARGEST} in an ONNX "
-            "file: quantize the weights first or compile to a library"
-        )
     inputs = {names[x]: x for x in graph.inputs}
     for name, y in graph.outputs.items():
         if inputs.get(name, y) is not y:

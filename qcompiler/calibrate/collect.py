@@ -1,5 +1,7 @@
 """Statistics of intermediate values of a float ONNX model, run by ONNX Runtime."""
 
+import ctypes
+import gc
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +18,9 @@ from qcompiler.calibrate.feeds import Feed, widened
 from qcompiler.calibrate.progress import progress
 from qcompiler.calibrate.statistics import Statistics
 from qcompiler.errors import CalibrationError, ModelError, UnsupportedError
+
+LARGE = 1 << 26
+"""Bytes of weights that memory is handed back for."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,18 @@ def collect(
     *,
     axes: Mapping[str, int] | None = None,
     labels: Mapping[str, str] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
     options: CollectOptions | None = None,
 ) -> dict[str, Statistics]:
     """Run a model on the feeds and keep statistics of the named values.
 
     Args:
-        model: Float model with its weights inside, under 2 GB; it is not modified.
+        model: Float model under 2 GB; it is not modified.
         values: Names of graph inputs and node outputs of the main graph; duplicates count once.
         feeds: Inputs by name for each run, of shapes and dtypes that the model takes.
         axes: Channel axis by value name, for those that also need extremes per channel.
         labels: What errors call a value, where its name says nothing to a user.
+        weights: Initializers by name whose data the model says to be external.
         options: Memory, threads, histogram, progress.
 
     Returns:
@@ -78,7 +85,7 @@ def collect(
         )
         for name in values
     }
-    accumulate(model, statistics, feeds, chosen)
+    accumulate(model, statistics, feeds, chosen, weights)
     return statistics
 
 
@@ -94,20 +101,22 @@ def accumulate(
     accumulators: Mapping[str, Accumulator],
     feeds: Iterable[Feed],
     options: CollectOptions,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Run a model on the feeds and hand each named value to its accumulator.
 
     Args:
-        model: Model with its weights inside, under 2 GB; it is not modified.
+        model: Model under 2 GB; it is not modified.
         accumulators: By name of a graph input or node output of the main graph.
         feeds: Inputs by name for each run, of shapes and dtypes that the model takes.
         options: Memory, threads, progress.
+        weights: Initializers by name whose data the model says to be external.
 
     Raises:
         CalibrationError, ModelError, UnsupportedError: see `collect`.
     """
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        raise UnsupportedError("the model is over 2 GB, which calibration cannot run: split it")
+        raise UnsupportedError("the model is over 2 GB: expected its weights beside it")
     _check_names(model, accumulators)
     first, feeds = _first(feeds)
     given = [name for name in accumulators if name in first]
@@ -120,7 +129,11 @@ def accumulate(
     with progress(f"calibrating {len(accumulators)} values", total, options.progress) as tick:
         for number, together in enumerate(passes):
             inputs = given if number == 0 else []
-            _walk(_sessions(probed, together, options), inputs, feeds, accumulators, tick)
+            sessions = _sessions(probed, together, options, weights or {})
+            _walk(sessions, inputs, feeds, accumulators, tick)
+            del sessions
+            if sum(array.nbytes for array in (weights or {}).values()) > LARGE:
+                _return_memory()
 
 
 def _walk(
@@ -150,7 +163,10 @@ def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) ->
 
 
 def _sessions(
-    probed: onnx.ModelProto, groups: Iterable[list[str]], options: CollectOptions
+    probed: onnx.ModelProto,
+    groups: Iterable[list[str]],
+    options: CollectOptions,
+    weights: Mapping[str, np.ndarray],
 ) -> list[tuple[list[str], onnxruntime.InferenceSession]]:
     """One session for each non-empty group, with the group's values as its graph outputs."""
     settings = onnxruntime.SessionOptions()
@@ -159,6 +175,10 @@ def _sessions(
     # Folds constants, which halves the time of exported transformers; the higher levels fuse
     # across whatever is not an output, so that roundings would depend on the chunks.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if weights:
+        settings.add_session_config_entry("session.disable_prepacking", "1")  # copies of them
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        settings.add_external_initializers(list(weights), values)
     sessions = []
     for group in filter(None, groups):
         del probed.graph.output[:]
@@ -174,6 +194,14 @@ def _sessions(
             ) from error
         sessions.append((group, session))
     return sessions
+
+
+def _return_memory() -> None:
+    """Hand what a session has freed back to the system: glibc would keep its copy of the weights."""
+    gc.collect()  # of the model, whose graph is cyclic and refers to weights
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _groups(names: Iterable[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:

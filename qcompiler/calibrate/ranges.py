@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import onnx_ir
 
 from qcompiler.calibrate.collect import CollectOptions, accumulate, collect
 from qcompiler.calibrate.feeds import Feed
@@ -70,18 +69,20 @@ def calibrate(
     Raises:
         CalibrationError: no feeds, or a value that is NaN or infinite.
     """
-    from qcompiler.backends.onnx import to_model, without_bfloat16
+    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
 
     axes = {name: axis for name, axis in wanted.items() if axis is not None}
     if len(axes) == len(wanted):
         options = dataclasses.replace(options, bins=0)
-    model = onnx_ir.to_proto(to_model(without_bfloat16(graph)))
+    model, weights = detached(to_model(without_bfloat16(graph)))
     labels = {
         name: f"{name}' of '{', '.join(node.sources)}"
         for node, name in graph.names.items()
         if node.name is None and node.sources
     }
-    found = collect(model, list(wanted), feeds, axes=axes, labels=labels, options=options)
+    found = collect(
+        model, list(wanted), feeds, axes=axes, labels=labels, weights=weights, options=options
+    )
     return CalibratedRanges(found)
 
 
@@ -99,10 +100,11 @@ def moments(
     Raises:
         CalibrationError: no feeds.
     """
-    from qcompiler.backends.onnx import to_model, without_bfloat16
+    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
 
     found = {name: Moments.of(size) for name, size in channels.items()}
-    model = onnx_ir.to_proto(to_model(without_bfloat16(graph), inline=True))
     if found:
-        accumulate(model, found, Samples(lambda: islice(iter(feeds), MOMENT_SAMPLES)), options)
+        model, weights = detached(to_model(without_bfloat16(graph), inline=True))
+        some = Samples(lambda: islice(iter(feeds), MOMENT_SAMPLES))
+        accumulate(model, found, some, options, weights)
     return found

@@ -47,7 +47,7 @@ class Job:
     def onnx(self, output: Path, *, inline: bool) -> Summary:
         """Write the integer graph as an ONNX model."""
         from qcompiler.backends.onnx import export_onnx
-        from qcompiler.report.summary import summarize
+        from qcompiler.report.summary import constant_bytes, summarize
 
         start = time.perf_counter()
         graph = self._imported()
@@ -60,7 +60,7 @@ class Job:
             "quantize": quantized - imported,
             "write": time.perf_counter() - quantized,
         }
-        return summarize(graph, integer, None, seconds)
+        return summarize(constant_bytes(graph), integer, None, seconds)
 
     def qdq(self, output: Path) -> None:
         """Write the quantized stage as a QDQ ONNX model."""

@@ -7,6 +7,7 @@ infer is the shape inference.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,6 +89,7 @@ from qcompiler.types import FLOAT, FLOATS
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
 DEEPEST = 64  # subgraphs and functions inside each other
+MANY = 1 << 24  # elements of weights whose copies are not left to the collector's own timing
 BUDGET = 1 << 26  # elements that may be computed from constants, beside four times the weights
 
 
@@ -117,9 +119,15 @@ def import_onnx(
         source = load(model)
         _check_opset(source)
         check_functions(source.model)
-        return _Walk(source, input_shapes or {}).graph()
+        walk = _Walk(source, input_shapes or {})
+        graph = walk.graph()
     except QcompilerError as error:
         raise type(error)(printable(f"{label_of(model)}: {error}")) from None
+    large = walk.loaded > MANY
+    del source, walk
+    if large:  # the file's own copy of the weights hangs on the cyclic graph of onnx_ir
+        gc.collect()
+    return graph
 
 
 def _check_opset(source: Source) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from operator import length_hint
 
 import numpy as np
-import onnx_ir
 import onnxruntime
 
 from qcompiler.calibrate.feeds import Feed, widened
@@ -127,7 +126,7 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     Raises:
         ModelError: ONNX Runtime cannot load it, or (when called) run it.
     """
-    from qcompiler.backends.onnx import to_model, without_bfloat16
+    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads or _cores()
@@ -135,7 +134,11 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Higher levels fuse across whatever is not an output: roundings would depend on the chunks.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    content = onnx_ir.to_proto(to_model(without_bfloat16(graph))).SerializeToString()
+    model, weights = detached(to_model(without_bfloat16(graph)))
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        settings.add_external_initializers(list(weights), values)
+    content = model.SerializeToString()
     try:
         loaded = onnxruntime.InferenceSession(content, settings, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other common base

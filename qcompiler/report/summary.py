@@ -48,9 +48,9 @@ class Summary:
 
 
 def summarize(
-    graph: Graph, integer: Graph, compiled: CompiledModel | None, seconds: Mapping[str, float]
+    before: int, integer: Graph, compiled: CompiledModel | None, seconds: Mapping[str, float]
 ) -> Summary:
-    """Compare a real graph with what became of it."""
+    """Compare a real graph, of which only the bytes of its constants count, with its successor."""
     floats = list(float_ops(integer))
     counted = [
         node
@@ -63,7 +63,7 @@ def summarize(
         float_names=tuple(node.label() for node in floats),
         macs_integer=sum(macs(node) for node in counted),
         macs=sum(macs(node) for node in integer.ops),
-        bytes_before=constant_bytes(graph),
+        bytes_before=before,
         bytes_after=constant_bytes(integer),
         file_bytes=0 if compiled is None else compiled.path.stat().st_size,
         workspace_bytes=0 if compiled is None else compiled.metadata.workspace_bytes,

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from example import constant
 from runtime import assert_agrees, run
 from tiny import Example, tiny_graphs
 
-from qcompiler.backends.onnx import export_onnx, to_model
+from qcompiler.backends.onnx import export_onnx, to_model, writer
 from qcompiler.errors import OutputError, UnsupportedError
+from qcompiler.frontends.onnx import import_onnx
 from qcompiler.graph import Constant, Graph, Input, Op, op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import (
@@ -28,6 +30,7 @@ from qcompiler.ops import (
     Expand,
     Fused,
     LeakyRelu,
+    MatMul,
     MatMulInteger,
     MaxPool,
     Mul,
@@ -257,7 +260,21 @@ def test_files_are_written_wholly_or_not_at_all(tmp_path: Path) -> None:
     assert "\n" not in str(info.value)
 
 
-def test_more_than_protobuf_holds_is_refused() -> None:
-    vast = Constant(np.broadcast_to(np.zeros(1, np.float32), (2**29,)))
-    with pytest.raises(UnsupportedError, match="graph graph: 2147483648 bytes of constants"):
-        to_model(Graph((), {"y": vast}))
+def test_what_protobuf_cannot_hold_lies_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = Input(TensorType("float32", (2, 40)), name="x")
+    first, second = (
+        np.random.default_rng(i).standard_normal((40, 40)).astype(np.float32) for i in range(2)
+    )
+    y = Add(MatMul(MatMul(x, Constant(first), None), Constant(second), None), scalar(1.5, FLOAT))
+    graph, path = Graph((x,), {"y": y}), tmp_path / "model.onnx"
+    monkeypatch.setattr(writer, "LARGEST", 12000)
+    export_onnx(graph, path)
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.data"]
+    assert path.stat().st_size < 6400 < (tmp_path / "model.onnx.data").stat().st_size == 12800
+    feed = {"x": np.ones((2, 40), np.float32)}
+    (found,) = onnxruntime.InferenceSession(path).run(None, feed)
+    np.testing.assert_allclose(found, evaluate(graph, feed)["y"], rtol=1e-5, atol=1e-4)
+    again = import_onnx(path)
+    np.testing.assert_array_equal(evaluate(again, feed)["y"], evaluate(graph, feed)["y"])
