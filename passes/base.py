@@ -132,6 +132,13 @@ class PassManager:
         Raises:
             ContractError: a graph breaks an invariant that a pass requires or ensures.
         """
+        return self.run(graph)
+
+    def run(self, graph: Graph) -> Graph:
+        """Run all passes; no graph is held longer than until the next is there.
+
+        (The arguments of a call of the manager itself are, by the interpreter.)
+        """
         import time
 
         for step in self.passes:

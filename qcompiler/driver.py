@@ -137,7 +137,7 @@ def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
             return dataclasses.replace(step, moments=found)
         return step
 
-    integer = PassManager(chosen.passes, chosen.instruments, prepare)(held.pop())
+    integer = PassManager(chosen.passes, chosen.instruments, prepare).run(held.pop())
     if chosen.require_integer:
         check_integer(integer)
     return integer

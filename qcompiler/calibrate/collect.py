@@ -197,7 +197,7 @@ def _sessions(
 
 
 def _return_memory() -> None:
-    """Hand what a session has freed back to the system: glibc would keep its copy of the weights."""
+    """Hand what a session has freed back to the system: glibc would keep it."""
     gc.collect()  # of the model, whose graph is cyclic and refers to weights
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
