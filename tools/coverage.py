@@ -12,44 +12,56 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from coverage_models import Architecture, architectures
 from coverage_report import Row, integer_only, report
 
 TOOLS = Path(__file__).resolve().parent
+SERVER = multiprocessing.get_context("forkserver")  # imports once, forks for every architecture
 FLOOR = TOOLS / "coverage_floor.json"
 CI = ("ConvNeXt", "Denoising autoencoder", "BERT", "Llama", "TCN")
 
 
 def measured(architecture: Architecture, cache: Path, library: bool, limit: int) -> Row:
     """The result of one architecture, measured in a process of its own."""
-    command = [sys.executable, str(TOOLS / "coverage_worker.py"), architecture.name]
-    command += ["--cache", str(cache), *(["--library"] if library else [])]
+    name = architecture.name
+    receiver, sender = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_run, args=(sender, name, cache, library))
+    process.start()
+    sender.close()
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {"name": architecture.name, "stage": "time", "reason": f"over {limit} s"}
-    lines = run.stdout.splitlines()
-    if run.returncode or not lines:
-        ended = run.stderr.strip().splitlines()[-1:] or [""]
-        reason = f"exit status {run.returncode} {ended[0]}"
-        return {"name": architecture.name, "stage": "process", "reason": reason}
-    row: Row = json.loads(lines[-1])
-    return row
+        if not receiver.poll(limit):
+            return {"name": name, "stage": "time", "reason": f"over {limit} s"}
+        row: Row = receiver.recv()
+        return row
+    except EOFError:
+        process.join()
+        return {"name": name, "stage": "process", "reason": f"exit status {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _run(sender: Connection, name: str, cache: Path, library: bool) -> None:
+    from coverage_worker import run
+
+    run(sender, name, cache, library)
 
 
 def measure_all(
     chosen: Sequence[Architecture], cache: Path, library: bool, limit: int, jobs: int
 ) -> Iterator[Row]:
     """Results as they come, each kept in the cache."""
+    SERVER.set_forkserver_preload(["coverage_worker", "coverage_build"])
     results = cache / "results"
     results.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:

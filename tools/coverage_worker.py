@@ -1,21 +1,16 @@
-"""One architecture of `coverage.py`, in a process of its own: the last line printed is its result.
-
-python tools/coverage_worker.py NAME --cache FOLDER [--library]
-"""
+"""One architecture of `coverage.py`, measured in a process of its own."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -29,7 +24,7 @@ from qcompiler.errors import QcompilerError
 from qcompiler.invariants import float_ops
 from qcompiler.report.deviation import decibels
 
-CALIBRATION, FRESH, COMPARED = 32, 8, 2  # samples: for ranges, for signal to noise, for bits
+CALIBRATION, FRESH, COMPARED = 32, 4, 2  # samples: for ranges, for signal to noise, for bits
 
 
 @dataclass
@@ -113,9 +108,10 @@ def measure(architecture: Architecture, path: Path, library: bool, result: Resul
     result.float_nodes = [node.label() for node in left[:4]]
     lap("float")
     fresh = samples(10_000, FRESH)
-    result.snr = signal_to_noise(session(path), lambda x: qcompiler.evaluate(integer, x), fresh)
+    found = [qcompiler.evaluate(integer, feed) for feed in fresh]
+    result.snr = signal_to_noise(map(session(path), fresh), found)
     lap("bits")
-    expected = [qcompiler.evaluate(integer, feed) for feed in fresh[:COMPARED]]
+    expected = found[:COMPARED]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "integer.onnx")
         qcompiler.export_onnx(integer, file)
@@ -139,16 +135,17 @@ def compile_integer(integer: qcompiler.Graph) -> Run:
     return load_builder(machine).build(kernels, machine, source_sha256="", threads=1)
 
 
-def signal_to_noise(real: Run, integer: Run, feeds: Sequence[Feed]) -> float:
-    """The worst output's 10·log10(Σ r² / Σ (r − v)²) over all feeds."""
+def signal_to_noise(
+    real: Iterable[Mapping[str, np.ndarray]], found: Iterable[Mapping[str, np.ndarray]]
+) -> float:
+    """The worst output's 10·log10(Σ r² / Σ (r − v)²) over all samples."""
     signal: Counter[str] = Counter()
     noise: Counter[str] = Counter()
-    for feed in feeds:
-        found = integer(feed)
-        for name, y in real(feed).items():
+    for references, values in zip(real, found, strict=True):
+        for name, y in references.items():
             reference = y.astype(np.float64)
             signal[name] += float(np.square(reference).sum())
-            noise[name] += float(np.square(found[name] - reference).sum())
+            noise[name] += float(np.square(values[name] - reference).sum())
     return min(decibels(signal[name], noise[name]) for name in signal)
 
 
@@ -164,28 +161,26 @@ def differing(run: Run, feeds: Sequence[Feed], expected: Sequence[Mapping[str, n
     return count
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name")
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--library", action="store_true")
-    arguments = parser.parse_args()
-    (architecture,) = [a for a in architectures() if a.name == arguments.name]
-    result = Result(architecture.name)
+def run(connection: Connection, name: str, cache: Path, library: bool) -> None:
+    """Measure the architecture of a name, and send its `Result` as a dict."""
+    (architecture,) = [a for a in architectures() if a.name == name]
+    result = Result(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            path = arguments.cache / architecture.file
-            measure(architecture, path, arguments.library, result)
+            measure(architecture, cache / architecture.file, library, result)
     except Exception as error:  # what escapes is what the table is about
         result.refused = isinstance(error, QcompilerError)
         text = str(error) if result.refused else f"{type(error).__name__}: {error}"
         result.reason = " ".join(text.split())
         if not result.refused:
-            traceback.print_exc()
-    print(json.dumps(asdict(result)))
-    return 0
+            result.reason += f" [{_where(error)}]"
+    connection.send(asdict(result))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _where(error: BaseException) -> str:
+    """The innermost place in this project where it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    root = str(Path(__file__).resolve().parents[1])
+    own = [f for f in frames if f.filename.startswith(root)] or frames
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}"
