@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import re
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -35,26 +36,26 @@ def measured(architecture: Architecture, cache: Path, library: bool, limit: int)
     """The result of one architecture, measured in a process of its own."""
     name = architecture.name
     receiver, sender = SERVER.Pipe(duplex=False)
-    process = SERVER.Process(target=_run, args=(sender, name, cache, library))
+    process = SERVER.Process(target=_run, args=(sender, name, cache, library, limit))
     process.start()
     sender.close()
     try:
-        if not receiver.poll(limit):
-            return {"name": name, "stage": "time", "reason": f"over {limit} s"}
-        row: Row = receiver.recv()
-        return row
+        waiting = not receiver.poll(20 * limit)  # the limit is of processor time
+        row: Row = {} if waiting else receiver.recv()
     except EOFError:
         process.join()
-        return {"name": name, "stage": "process", "reason": f"exit status {process.exitcode}"}
+        waiting = process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL)
+        row = {"name": name, "stage": "process", "reason": f"exit status {process.exitcode}"}
     finally:
         process.kill()
         process.join()
+    return {"name": name, "stage": "time", "reason": f"over {limit} s"} if waiting else row
 
 
-def _run(sender: Connection, name: str, cache: Path, library: bool) -> None:
+def _run(sender: Connection, name: str, cache: Path, library: bool, limit: int) -> None:
     from coverage_worker import run
 
-    run(sender, name, cache, library)
+    run(sender, name, cache, library, limit)
 
 
 def measure_all(
@@ -131,7 +132,9 @@ def main() -> int:
     )
     parser.add_argument("--cache", type=Path, help="folder of exported models and results")
     parser.add_argument("--library", action="store_true", help="compare the compiled library too")
-    parser.add_argument("--limit", type=int, default=600, help="seconds for one architecture")
+    parser.add_argument(
+        "--limit", type=int, default=300, help="processor seconds for one architecture"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
 

@@ -33,7 +33,7 @@ Small models (two layers, widths of 32 to 64, images of 16 to 64 pixels) with ra
 calibrated on 32 random inputs. *Signal to noise* is that of the worst output on 8 fresh inputs
 against the float model in ONNX Runtime; random weights say little about accuracy, but show where
 precision is lost. *Bits*: whether numpy and the executors named agree in every bit of every output
-on two of them. Seconds are those of import and quantization, on a busy machine.
+on two of them. Seconds are those of the processor for import and quantization.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 import traceback
@@ -42,7 +43,7 @@ class Result:
         snr: Worst output's signal to noise on fresh inputs, dB.
         differing: Output values whose bits differ between executors; None where none ran.
         executors: Beside numpy.
-        seconds: Stage → how long it took.
+        seconds: Stage → how long it took, of this process's own time: the machine may be busy.
     """
 
     name: str
@@ -79,11 +80,11 @@ def session(path: Path) -> Run:
 
 def measure(architecture: Architecture, path: Path, library: bool, result: Result) -> None:
     """Fill in the result, stage by stage; what goes wrong is raised."""
-    start = time.perf_counter()
+    start = time.process_time()
 
     def lap(following: str) -> None:
         nonlocal start
-        now = time.perf_counter()
+        now = time.process_time()
         result.seconds[result.stage] = round(now - start, 2)
         result.stage, start = following, now
 
@@ -161,8 +162,12 @@ def differing(run: Run, feeds: Sequence[Feed], expected: Sequence[Mapping[str, n
     return count
 
 
-def run(connection: Connection, name: str, cache: Path, library: bool) -> None:
-    """Measure the architecture of a name, and send its `Result` as a dict."""
+def run(connection: Connection, name: str, cache: Path, library: bool, limit: int) -> None:
+    """Measure the architecture of a name, and send its `Result` as a dict.
+
+    After `limit` seconds of processor time the process is ended.
+    """
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     (architecture,) = [a for a in architectures() if a.name == name]
     result = Result(name)
     try:
