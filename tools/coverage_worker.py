@@ -174,8 +174,11 @@ def run(connection: Connection, name: str, cache: Path, library: bool, limit: in
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             measure(architecture, cache / architecture.file, library, result)
-    except Exception as error:  # what escapes is what the table is about
+    except Exception as raised:  # what escapes is what the table is about
+        error: BaseException = raised
         result.refused = isinstance(error, QcompilerError)
+        while result.stage == "export" and error.__cause__ is not None:
+            error = error.__cause__  # torch wraps what happened in advice
         text = str(error) if result.refused else f"{type(error).__name__}: {error}"
         result.reason = " ".join(text.split())
         if not result.refused:
