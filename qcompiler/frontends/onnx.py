@@ -84,7 +84,7 @@ from qcompiler.frontends.onnx_sequence import SEQUENCES
 from qcompiler.frontends.onnx_stand_ins import unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.ops import Cast
-from qcompiler.types import FLOAT, FLOATS
+from qcompiler.types import FLOAT, FLOATS, TensorType
 
 OLDEST, NEWEST = 7, 28  # opsets whose operator definitions the importers follow
 LARGEST = 1 << 31  # elements of one value: beyond it a size is taken for damage
@@ -302,7 +302,7 @@ class _Walk:
                 raise UnsupportedError(node.op_type)
             for graph in subgraphs(node):  # for what they hold that is refused as well
                 self.evaluate(graph, [None] * len(graph.inputs))
-            return [None] * len(node.outputs)
+            return [_declared(y) for y in node.outputs]
         form = checked(node, schema, opset, inputs)
         if node.op_type == "Constant":
             return [self.literal(node)]
@@ -414,17 +414,32 @@ class _Walk:
         return results
 
     def placeholders(self, node: ir.Node, inputs: tuple[Op | None, ...]) -> Sequence[Op | None]:
-        """Stand-ins for a refused node's outputs, so that the walk finds all refusals."""
+        """Stand-ins for a refused node's outputs, so that the walk finds all refusals.
+
+        Their types are what ONNX infers, or else what the model declares.
+        """
+        declared = [_declared(y) for y in node.outputs]
         schema = schema_of(node, self.scope.opset)
         if schema is None or any(
             y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None
         ):
-            return [None] * len(node.outputs)
+            return declared
         try:
             types = infer(node, schema, self.scope.opset, inputs)
         except ModelError:
-            return [None] * len(node.outputs)
-        return [None if t is None else Input(t) for t in types]
+            return declared
+        return [y if t is None else Input(t) for t, y in zip(types, declared, strict=True)]
+
+
+def _declared(value: ir.Value) -> Op | None:
+    """A stand-in of the type that the model declares, where it is static."""
+    if value.dtype is None or value.shape is None or not value.shape.is_static():
+        return None
+    try:
+        dtype = declared_dtype(value.dtype)
+        return Input(TensorType(FLOAT if dtype in FLOATS else dtype, value.shape.numpy()))
+    except QcompilerError:
+        return None
 
 
 def _as_declared(op: Op, value: ir.Value) -> Op:

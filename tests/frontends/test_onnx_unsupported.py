@@ -35,6 +35,25 @@ def test_all_unsupported_operators_are_listed() -> None:
     assert "Relu" not in message
 
 
+def test_nothing_shows_up_only_after_the_rest_was_replaced() -> None:
+    b = Builder()
+    hidden = b.input("x", [1, 1, 4, 4])
+    for i in range(2):  # in a row: an unknown operator, whose type the model declares; then a form
+        hidden = b.node("Frobnicate", hidden, domain="com.example", name=f"unknown{i}")
+        statistics = b.constant(f"s{i}", np.ones(1, np.float32))
+        hidden = b.node(
+            "BatchNormalization", hidden, *[statistics] * 4, name=f"form{i}", training_mode=1
+        )
+    count = b.node("Cast", b.node("NonZero", "x", name="count"), to=TensorProto.FLOAT)
+    parallel = b.node("RandomNormalLike", count, name="after_count")
+    model = b.model(hidden, parallel)
+    for value in ("v0", "v2"):
+        declared = helper.make_tensor_value_info(value, TensorProto.FLOAT, [1, 1, 4, 4])
+        model.graph.value_info.append(declared)
+    names = ("unknown0", "unknown1", "form0", "form1", "count", "after_count")
+    refused(UnsupportedError, model, *names)
+
+
 def test_what_follows_a_refused_node_is_still_understood() -> None:
     b = Builder()
     b.input("x", [2, 3])
