@@ -54,9 +54,9 @@ def abs_for_relu(node: Op) -> Op | None:
 )
 def test_20000_ops_take_seconds(work: Callable[[Graph], object]) -> None:
     graph = chain()
-    start = time.perf_counter()
+    start = time.process_time()
     work(graph)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_deep_graph_is_rewritten_everywhere() -> None:
