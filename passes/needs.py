@@ -25,6 +25,7 @@ from qcompiler.ops import (
     MaxPool,
     Mul,
     Normalize,
+    Pad,
     ReduceMean,
     Relu,
     Softmax,
@@ -121,7 +122,13 @@ def is_linear(x: Op) -> bool:
 
 
 def joined(node: Op) -> tuple[Op, ...]:
-    """Operands that an op wants at the scale of its result: those that it mixes, and constants."""
+    """Operands that an op wants at the scale of its result: those that it mixes, and constants.
+
+    So it is with an element that a Pad adds, which its operand's range need not hold; an infinite
+    one saturates.
+    """
+    if isinstance(node, Pad):
+        return (node.x,) if node.value and np.isfinite(node.value) else ()
     moved = tuple(x for x in node.fields(node.moves) if x.type.is_float)
     return moved if len(moved) > 1 or any(isinstance(x, Constant) for x in moved) else ()
 

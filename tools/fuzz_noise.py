@@ -16,7 +16,7 @@ from qcompiler.graph import Constant, Graph, Input, Op
 
 Feed = Mapping[str, np.ndarray]
 TRIALS = 3
-_SMALLEST, _LARGEST = 1e-18, 1e18  # squares and sums stay far from the ends of float32
+_SMALLEST, _LARGEST = 1e-12, 1e18  # squares and sums stay far from the ends of float32
 
 
 class Noise:

@@ -16,6 +16,7 @@ from qcompiler.ops import (
     Maximum,
     Mul,
     Normalize,
+    Pad,
     ReduceMean,
     Relu,
     Softmax,
@@ -58,6 +59,8 @@ BODIES: dict[str, Callable[[Op], Op]] = {
     "a tiny factor": lambda x: Add(Mul(x, Constant(np.float32(1e-30))), x),
     "normalized": lambda x: Normalize(x, (1,), 1e-5),
     "squared": lambda x: Mul(x, x),
+    "zeros, padded by something else": lambda x: Pad(dead(x), (0, 1), (2, 0), -3.0),
+    "padded by what is far outside": lambda x: Pad(x, (0, 1), (2, 0), -70.0),
     "softmax": lambda x: Softmax(x, 1),
 }
 
