@@ -75,9 +75,10 @@ def _simplify(model: ir.Model) -> None:
     fold_constants_ir(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
     rewrite(model, [fuse_pad_into_conv_rule, remove_optional_bias_from_conv_rule])
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    results = set(model.graph.outputs)
     for node in model.graph:
         data = node.inputs[0] if node.inputs else None
-        if data is not None and _is_identity(node):
+        if data is not None and node.outputs[0] not in results and _is_identity(node):
             ir.convenience.replace_all_uses_with(node.outputs[0], data)
     common.RemoveUnusedNodesPass()(model)
     common.DeduplicateInitializersPass()(model)

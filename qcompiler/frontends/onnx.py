@@ -79,7 +79,7 @@ from qcompiler.frontends.onnx_model import (
     to_array,
 )
 from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
-from qcompiler.frontends.onnx_refusals import Refusals
+from qcompiler.frontends.onnx_refusals import ADVICE, Refusals
 from qcompiler.frontends.onnx_sequence import SEQUENCES
 from qcompiler.frontends.onnx_stand_ins import unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
@@ -294,7 +294,7 @@ class _Walk:
         schema = schema_of(node, opset)
         if schema is None:
             domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-            raise UnsupportedError(f"{domain}{node.op_type}")
+            raise UnsupportedError(f"{domain}{node.op_type}{ADVICE.get(node.domain, '')}")
         function = find_importer(node, opset)
         control = find_control(node, opset)
         if any(y is None for x, y in zip(node.inputs, inputs, strict=True) if x is not None):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from qcompiler.errors import UnsupportedError
 
+ADVICE = {
+    "com.microsoft.nchwc": " in one machine's layout (optimize with ORT_ENABLE_EXTENDED at most)",
+}
+"""Domain → what to do about its operators."""
+
 _SHOWN = 6  # node names per operator; the count says how many there are
 
 

@@ -81,6 +81,14 @@ def test_forms_of_transformers_that_are_not_supported(
     refused(UnsupportedError, b.model("y"), words, "(culprit)")
 
 
+def test_layouts_of_one_machine_come_with_advice() -> None:
+    b = Builder(opset=20)
+    b.input("x", [1, 8, 4, 4])
+    b.node("ReorderInput", "x", outputs=("y",), domain="com.microsoft.nchwc")
+    words = ("com.microsoft.nchwc.ReorderInput in one machine's layout", "ORT_ENABLE_EXTENDED")
+    refused(UnsupportedError, b.model("y"), *words)
+
+
 def test_masked_scores_are_no_output() -> None:
     b = Builder(opset=23)
     names = [b.input(f"x{i}", [1, 1, 2, 4]) for i in range(3)]
