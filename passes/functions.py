@@ -14,13 +14,17 @@ from qcompiler.ops import (
     Average,
     Cast,
     Dequantize,
+    Equal,
     Exponentials,
+    Floor,
+    GreaterEqual,
     IntegerLayerNorm,
     Map,
     Normalize,
     NormalizeInteger,
     Reciprocal,
     ReduceSum,
+    Round,
     ShiftExponentials,
     ShiftGELU,
     Shiftmax,
@@ -139,3 +143,30 @@ def _row_error(exact: np.ndarray, found: np.ndarray) -> float:
     likelihood = np.exp(-0.5 * z**2)
     a, b = (v / (likelihood @ v) for v in (exact, found))
     return float(likelihood @ np.square(a - b))
+
+
+def representatives(function: Map, reals: np.ndarray, step: float) -> np.ndarray:
+    """What codes may stand for, moved by at most half a step to where the function jumps.
+
+    A code of 2.9997 stands for 3 as well, which is what floor(x), x = 3 and x ≥ 3 have to be asked
+    about: inputs that hold whole numbers are then computed without an error.
+
+    Args:
+        function: Of one variable.
+        reals: The real values of the codes.
+        step: Between two codes.
+    """
+    places: list[np.ndarray] = []
+    for node in function.region.ops:
+        match node:
+            case Floor() | Round() | Cast():
+                places.append(np.rint(reals))
+            case (
+                Equal(x, Constant(array=c))
+                | GreaterEqual(x, Constant(array=c))
+                | GreaterEqual(Constant(array=c), x)
+            ) if x in function.region.inputs and c.size == 1:
+                places.append(np.full(reals.shape, c.reshape(-1)[0], np.float64))
+    for place in places:
+        reals = np.where(np.abs(place - reals) <= step / 2, place, reals)
+    return reals

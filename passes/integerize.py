@@ -34,7 +34,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
-from qcompiler.passes.functions import shift_gelu
+from qcompiler.passes.functions import representatives, shift_gelu
 from qcompiler.types import Quantization, TensorType
 
 LARGEST_TABLE = 1 << 20
@@ -209,7 +209,8 @@ def _to_other_table(f: Map) -> Op | None:
         or q.axis is not None
     ):
         return None
-    values = f.at(((_all_codes(codes) - q.zero_point[0]) * q.scale[0]).astype(np.float32))
+    reals = (_all_codes(codes) - q.zero_point[0]) * q.scale[0]
+    values = f.at(representatives(f, reals, q.scale[0]).astype(np.float32))
     if f.type.dtype != "bool":
         return Table(codes, Constant(values))
     return Equal(Table(codes, Constant(values.astype(np.uint8))), scalar(1, "uint8"))
@@ -239,7 +240,8 @@ def _table(
     result_zero_point: float,
 ) -> np.ndarray:
     """The result's code (not yet clamped) for each code of the operand."""
-    reals = f.at(((codes - zero_point) * scale).astype(np.float32)).astype(np.float64)
+    reals = representatives(f, (codes - zero_point) * scale, scale)
+    reals = f.at(reals.astype(np.float32)).astype(np.float64)
     reals = np.nan_to_num(reals, nan=0.0)  # outside its domain
     steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
     return fixed_point.round_half_up(steps) + int(result_zero_point)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import special
 
 from qcompiler.config import QuantizationConfig, Rule
+from qcompiler.driver import quantize
 from qcompiler.errors import UsageError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops
 from qcompiler.ops import (
     Add,
+    Cast,
     Dequantize,
+    Equal,
+    Floor,
+    GreaterEqual,
     Map,
     MatMul,
     Mul,
     Normalize,
     Quantize,
+    Round,
     Sigmoid,
     Softmax,
     scalar,
@@ -182,3 +189,28 @@ def test_presets() -> None:
     assert QuantizationConfig.preset("default") == QuantizationConfig()
     with pytest.raises(UsageError, match="preset: expected one of default, i-vit, found 'best'"):
         QuantizationConfig.preset("best")
+
+
+STEPS: dict[str, Callable[[Op], Op]] = {
+    "cast": lambda x: Cast(x, "int64"),
+    "equal": lambda x: Equal(x, Constant(np.array(3, np.float32))),
+    "floor": Floor,
+    "greater_equal": lambda x: GreaterEqual(x, Constant(np.array(3, np.float32))),
+    "less_equal": lambda x: GreaterEqual(Constant(np.array(3, np.float32)), x),
+    "round": Round,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("largest", [7, 9, 100])
+def test_functions_with_steps_are_right_at_whole_numbers(name: str, largest: int) -> None:
+    values = np.arange(-5, 10, dtype=np.float32)[None]
+    x = Input(TensorType("float32", values.shape), name="x")
+    graph = Graph((x,), {"y": STEPS[name](x)})
+    integer = quantize(graph, {"x": np.concatenate([values, np.full_like(values, largest)])})
+    assert not list(float_ops(integer))
+    found = evaluate(integer, {"x": values})["y"]
+    expected = evaluate(graph, {"x": values})["y"]
+    np.testing.assert_allclose(
+        found.astype(np.float64), expected.astype(np.float64), atol=largest * 2.0**-15
+    )
