@@ -6,6 +6,9 @@ Each model is quantized from its calibration images, compiled for this CPU, and 
 images by three executors: the numpy reference, the library, and the integer ONNX file in ONNX
 Runtime.  The table shows top-1 of the float and the integer model, how often both choose the same
 class, and how many of all output values differ between the executors in any bit.
+
+Models that ONNX Runtime has quantized are compiled without any data, and compared with what ONNX
+Runtime makes of the quantized model.
 """
 
 from __future__ import annotations
@@ -13,12 +16,20 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +39,8 @@ from qcompiler.errors import UsageError
 
 IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
+QUANTIZER_SAMPLES = 100
+"""What `quantize_static` is given."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,8 @@ class Task:
         top1: Per cent that the integer model must reach.
         agreement: Per cent of test images on which it must choose the float model's class.
         bits: On how many test images all three executors are compared; None on all of them.
+        quantizer: Makes the model to compile from the float one: ONNX Runtime's `quantize_static`
+            with these options.
     """
 
     name: str
@@ -46,6 +61,12 @@ class Task:
     top1: float
     agreement: float
     bits: int | None = None
+    quantizer: Mapping[str, Any] | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where model and images are."""
+        return self.name.partition(" ")[0]
 
 
 def cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,7 +111,35 @@ TASKS = (
     Task("resnet20_cifar10", cifar10, top1=91.2, agreement=99.0),
     Task("mobilenet_v1_025_imagenet", imagenet, top1=56.0, agreement=0.0),
     Task("vit_tiny_tinyimagenet", tiny_imagenet, top1=68.3, agreement=95.0, bits=100),
+    Task(
+        "resnet20_cifar10 QDQ",
+        cifar10,
+        top1=91.2,
+        agreement=99.5,
+        bits=100,
+        quantizer={"quant_format": QuantFormat.QDQ, "per_channel": True},
+    ),
+    Task(
+        "resnet20_cifar10 QOperator",
+        cifar10,
+        top1=91.2,
+        agreement=99.5,
+        bits=100,
+        # With uint8 activations ONNX Runtime's own products saturate on CPUs without VNNI.
+        quantizer={"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QInt8},
+    ),
 )
+
+
+class Samples(CalibrationDataReader):
+    """Calibration images as ONNX Runtime's quantizer reads them."""
+
+    def __init__(self, name: str, images: np.ndarray) -> None:
+        self.left = iter([{name: image[None]} for image in images])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next image."""
+        return next(self.left, None)
 
 
 @dataclass(frozen=True)
@@ -105,9 +154,15 @@ class Result:
     float_instructions: int
 
 
-def session(model: str | Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in ONNX Runtime, as a function of one image."""
+def session(model: str | Path, *, fused: bool = True) -> Callable[[np.ndarray], np.ndarray]:
+    """The model in ONNX Runtime, as a function of one image.
+
+    Unless `fused`, pairs of QuantizeLinear and DequantizeLinear are computed as they are written:
+    the products that are fused from them saturate on CPUs without VNNI.
+    """
     options = onnxruntime.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 2
     runtime = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
     name = runtime.get_inputs()[0].name
@@ -116,16 +171,25 @@ def session(model: str | Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def measure(task: Task, data: Path, threads: int | None) -> Result:
     """Quantize, compile and run on every test image."""
-    folder = data / task.name
-    model = folder / "model.onnx"
+    folder = data / task.folder
     calibration, images, labels = task.load(folder)
     options = qcompiler.Options(require_integer=True, threads=threads)
-    made = qcompiler.compile_model(model, "cpu", calibration, options=options)
-    (x,), (y,) = made.integer.inputs, made.integer.outputs
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("error", qcompiler.SyntheticCalibrationWarning)
+        model = folder / "model.onnx"
+        if task.quantizer is not None:
+            name = qcompiler.import_onnx(model).inputs[0].name
+            samples = Samples(str(name), calibration[:QUANTIZER_SAMPLES])
+            quantized = Path(scratch, "quantized.onnx")
+            quantize_static(model, quantized, samples, **task.quantizer)
+            model = quantized
+        given = None if task.quantizer is not None else calibration
+        made = qcompiler.compile_model(model, "cpu", given, options=options)
+        (x,), (y,) = made.integer.inputs, made.integer.outputs
         integer_file = Path(scratch, "integer.onnx")
         qcompiler.export_onnx(made.integer, integer_file)
-        float_model, integer_model = session(model), session(integer_file)
+        float_model = session(model, fused=task.quantizer is None)
+        integer_model = session(integer_file)
     floats, integers, differing = [], [], 0
     for i, image in enumerate(images):
         floats.append(float_model(image)[0])
