@@ -57,8 +57,8 @@ class Annotated:
 
     @cached_property
     def bounds(self) -> Mapping[Op, Range]:
-        """Ranges, and bounds of products, which few values come near."""
-        return self._propagated(lambda node, known: _follows(node, known) or _sums(node, known))
+        """Ranges, and bounds that few values come near."""
+        return self._propagated(lambda node, known: _follows(node, known) or _bound(node, known))
 
     def _propagated(
         self, follows: Callable[[Op, Mapping[Op, Range]], Range | None]
@@ -72,7 +72,7 @@ class Annotated:
                 continue
             if (q := self.kept.get(node)) is not None:
                 found[node] = _range(q)
-            elif (known := follows(node, found)) is not None:
+            elif (known := follows(node, found)) is not None and np.isfinite(known).all():
                 found[node] = known
         return found
 
@@ -165,21 +165,23 @@ def _follows(node: Op, known: Mapping[Op, Range]) -> Range | None:
             return sum(lows), sum(highs)
         case Sub():
             return lows[0] - highs[1], highs[0] - lows[1]
-        case Mul():
-            ends = np.outer((lows[0], highs[0]), (lows[1], highs[1]))
-            return float(ends.min()), float(ends.max())
-        case AveragePool() | ReduceMean():
+        case AveragePool():
             return lows[0], highs[0]
-        case Map() if node.region.outputs["y"].type.is_float:
+        case Map() if node.type.is_float:
             reals = node.at(np.linspace(lows[0], highs[0], 1023, dtype=np.float32))
-            reals = reals[np.isfinite(reals)]
-            return float(reals.min(initial=0)), float(reals.max(initial=0))
+            tame = np.abs(reals).max() <= 4 * max(-lows[0], highs[0], 1.0)  # false for NaN
+            return (float(reals.min(initial=0)), float(reals.max(initial=0))) if tame else None
     return (min(lows), max(highs)) if node.moves else None
 
 
-def _sums(node: Op, known: Mapping[Op, Range]) -> Range | None:
-    """The bounds of a product with a constant weight: each term at its own bound."""
+def _bound(node: Op, known: Mapping[Op, Range]) -> Range | None:
+    """A bound that few values come near: each term of a sum at its own bound."""
     match node:
+        case ReduceMean(x) if x in known:
+            return known[x]
+        case Mul(a, b) if a in known and b in known:
+            ends = np.outer(known[a], known[b])
+            return float(ends.min()), float(ends.max())
         case Conv(x, Constant(array=w), bias) if x in known:
             axes: tuple[int, ...] = (1, 2, 3)
         case MatMul(x, Constant(array=w), bias) if x in known:
@@ -191,8 +193,8 @@ def _sums(node: Op, known: Mapping[Op, Range]) -> Range | None:
     low, high = min(known[x][0], 0.0), max(known[x][1], 0.0)  # padding is 0
     up, down = np.maximum(w, 0).sum(axes, np.float64), np.minimum(w, 0).sum(axes, np.float64)
     term = 0.0 if bias is None else bias.array
-    ends = low * up + high * down + term, high * up + low * down + term
-    return float(ends[0].min(initial=0)), float(ends[1].max(initial=0))
+    lows, highs = low * up + high * down + term, high * up + low * down + term
+    return float(lows.min(initial=0)), float(highs.max(initial=0))
 
 
 def signed(q: Quantization) -> Quantization:

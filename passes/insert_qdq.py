@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
@@ -65,11 +65,16 @@ class InsertQdq(CalibratedPass):
         return _Inserter(annotated(graph), self.ranges, self.config).result()
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
-        """Every value that becomes codes whose range is not known from annotations."""
+        """Every value that becomes codes, unless annotations say its range."""
         inserter = _Inserter(annotated(graph), self.ranges, self.config)
-        rounded = [v for v in inserter.graph.ops if inserter.is_rounded(v)]
-        wanted = [v for v in rounded if inserter.known_range(v) is None]
-        return {inserter.name(v): inserter.table_axis(v) for v in wanted}
+        return inserter.observed(lambda v: inserter.known_range(v) is None)
+
+    def helpful(self, graph: Graph) -> Mapping[str, int | None]:
+        """Values whose range only follows from annotations of others."""
+        inserter = _Inserter(annotated(graph), self.ranges, self.config)
+        return inserter.observed(
+            lambda v: inserter.known_range(v) is not None and v not in inserter.kept
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +101,13 @@ class _Inserter:
 
     def range(self, node: Op, storage: str, method: str) -> tuple[float, float]:
         """The range of a value: what annotations say, or what was observed."""
-        known = self.known_range(node)
+        known = None if self.ranges.knows(self.name(node)) else self.known_range(node)
         return self.ranges.range(self.name(node), storage, method) if known is None else known
+
+    def observed(self, wanted: Callable[[Op], bool]) -> Mapping[str, int | None]:
+        """Names, with the axis of channels that count, of some values that become codes."""
+        rounded = [v for v in self.graph.ops if self.is_rounded(v) and wanted(v)]
+        return {self.name(v): self.table_axis(v) for v in rounded}
 
     def known_range(self, node: Op) -> tuple[float, float] | None:
         """What annotations say of a value; mere bounds do where codes have bits to spare."""

@@ -19,6 +19,9 @@ class Ranges(Protocol):
     def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
         """Low ≤ 0 ≤ high for codes of a storage, by a calibration method."""
 
+    def knows(self, name: str) -> bool:
+        """Whether the value was observed."""
+
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest element per channel, float64, of a value observed per channel."""
 
@@ -33,6 +36,10 @@ class FixedRanges:
     def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
         """The given range."""
         return self.ranges[name]
+
+    def knows(self, name: str) -> bool:
+        """Whether one is given."""
+        return name in self.ranges
 
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The given ranges per channel."""
@@ -57,3 +64,7 @@ class CalibratedPass(Pass):
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """Names of the values to observe, with their channel axis where channels count."""
         raise NotImplementedError(f"{type(self).__name__}.observed")
+
+    def helpful(self, graph: Graph) -> Mapping[str, int | None]:
+        """Names of more values, to observe where there are samples; it does without."""
+        return {}

@@ -128,7 +128,7 @@ def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
         if "config" in {f.name for f in dataclasses.fields(step)}:
             step = dataclasses.replace(step, config=chosen.config)  # type: ignore[call-arg]
         collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
-        if isinstance(step, CalibratedPass) and (wanted := step.observed(current)):
+        if isinstance(step, CalibratedPass) and (wanted := evidence.wanted(step, current)):
             ranges = calibrate(current, wanted, evidence.feeds(wanted), collecting)
             return dataclasses.replace(step, ranges=ranges)
         if isinstance(step, RoundWeights) and chosen.config.rounding == "gptq":
@@ -256,6 +256,12 @@ class _Evidence:
             self.samples = [{}]
         elif calibration is not None:
             self.samples = samples(calibration, self.inputs, options=options.samples)
+        self.real = self.samples is not None
+
+    def wanted(self, step: CalibratedPass, graph: Graph) -> Mapping[str, int | None]:
+        """The values to observe for a pass."""
+        helpful = step.helpful(graph) if self.real else {}
+        return {**helpful, **step.observed(graph)}
 
     def feeds(self, wanted: Collection[str]) -> Iterable[Feed]:
         """What to run the model on, to observe values of these names."""

@@ -274,7 +274,7 @@ def test_codes_on_weights_alone() -> None:
     by = b.constant("s", np.float32([0.01, 0.02, 0.01, 0.02, 0.03]))
     w = b.node("DequantizeLinear", q, by, b.constant("z", np.uint8([120, 99, 130, 5, 128])), axis=1)
     model = b.model(b.node("MatMul", b.input("x", [4, 16]), w, outputs=("y",)))
-    calibration = {"x": np.concatenate([random((4, 16)) for _ in range(8)])}
+    calibration = {"x": np.concatenate([random((4, 16)) for _ in range(200)])}
     found = integer(model, calibration)
     assert ratio(found, session(model.SerializeToString()), (4, 16)) > 28
 
@@ -305,6 +305,18 @@ def test_codes_that_come_and_go_as_integers() -> None:
     to = b.constant("t", np.float32(0.1)), b.constant("u", np.int8(3))
     y = b.node("QuantizeLinear", b.node("MatMul", x, w), *to, outputs=("y",))
     model = b.model(y, dtype=TensorProto.INT8)
+    found = integer(model)
+    feeds = {"x": RNG.integers(0, 256, (4, 16), np.uint8)}
+    (expected,) = session(model.SerializeToString()).run(None, feeds)
+    assert (qcompiler.evaluate(found, feeds)["y"] == expected).all()
+
+
+def test_products_of_integers_stay_integers() -> None:
+    b = Builder(opset=21)
+    b.input("x", [4, 16], TensorProto.UINT8)
+    b.constant("w", RNG.integers(0, 256, (16, 5)).astype(np.uint8))
+    zeros = b.constant("zx", np.uint8(7)), b.constant("zw", np.uint8(100))
+    model = b.model(b.node("MatMulInteger", "x", "w", *zeros, outputs=("y",)), dtype=6)
     found = integer(model)
     feeds = {"x": RNG.integers(0, 256, (4, 16), np.uint8)}
     (expected,) = session(model.SerializeToString()).run(None, feeds)

@@ -44,6 +44,10 @@ class CalibratedRanges:
         levels = bounds.high - bounds.low + 1
         return self.statistics[name].range(chosen, levels, bounds.signed)
 
+    def knows(self, name: str) -> bool:
+        """Whether the value was observed."""
+        return name in self.statistics
+
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Exact extremes per channel of a value that was observed per channel."""
         found = self.statistics[name]

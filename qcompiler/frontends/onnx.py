@@ -81,7 +81,7 @@ from qcompiler.frontends.onnx_model import (
 from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
 from qcompiler.frontends.onnx_refusals import ADVICE, Refusals
 from qcompiler.frontends.onnx_sequence import SEQUENCES
-from qcompiler.frontends.onnx_stand_ins import unresolved
+from qcompiler.frontends.onnx_stand_ins import settled, unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
 from qcompiler.ops import Cast
 from qcompiler.types import FLOAT, FLOATS, TensorType
@@ -222,6 +222,7 @@ class _Walk:
             if (reason := unresolved(op)) is not None:
                 self.refusals.add(reason, op.sources[0])
         self.refusals.check()
+        graph = graph.rewrite(settled)
         check_finite(graph)
         return graph
 

@@ -13,7 +13,7 @@ from qcompiler.frontends.onnx_integer import real_value
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Constant, Op
-from qcompiler.ops import Cast
+from qcompiler.ops import Cast, Expand, Reshape, Slice
 from qcompiler.types import FLOAT
 
 STORAGES = frozenset(f"{u}int{bits}" for u in ("", "u") for bits in (2, 4, 8, 16, 32))
@@ -70,8 +70,13 @@ def _blocks(node: Node) -> tuple[Op, Op, Op | None]:
 
 def _repeated(node: Node, values: Op, size: int) -> Op:
     """Each value as often as its block is long."""
-    if not isinstance(values, Constant):
-        raise node.unsupported("computed scales of blocks")
     axis = node.axis(node.integer("axis", 1), node.x.type.rank)
-    array = np.repeat(values.array, size, axis).take(range(node.x.type.shape[axis]), axis)
-    return replace(values, array=array, tensor_type=None)
+    count = node.x.type.shape[axis]
+    if isinstance(values, Constant):
+        array = np.repeat(values.array, size, axis).take(range(count), axis)
+        return replace(values, array=array, tensor_type=None)
+    before, (blocks, *after) = values.type.shape[:axis], values.type.shape[axis:]
+    whole = (*before, blocks * size, *after)
+    apart = Expand(Reshape(values, (*before, blocks, 1, *after)), (*before, blocks, size, *after))
+    stops = tuple(count if i == axis else d for i, d in enumerate(whole))
+    return Slice(Reshape(apart, whole), (0,) * len(whole), stops, (1,) * len(whole))

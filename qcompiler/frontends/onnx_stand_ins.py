@@ -15,8 +15,8 @@ import numpy as np
 
 from qcompiler.errors import UnsupportedError
 from qcompiler.graph import Op, op
-from qcompiler.ops import Add, Cast, Composite, Floor, scalar
-from qcompiler.types import FLOAT, TensorType
+from qcompiler.ops import Add, Cast, Codes, Composite, Floor, scalar
+from qcompiler.types import FLOAT, Quantization, TensorType
 
 EXACT = 1 << 24
 """Whole numbers up to here are exact in float32."""
@@ -82,6 +82,13 @@ class TensorSequence(Op):
             UnsupportedError: always, since a tensor was wanted.
         """
         raise UnsupportedError("a sequence instead of a tensor")
+
+
+def settled(node: Op) -> Op | None:
+    """What an accumulator is that others use as integers: the codes of a number, by steps of 1."""
+    if not isinstance(node, Accumulator):
+        return None
+    return Codes(node.x, Quantization.per_tensor("int32", 1.0))
 
 
 def unresolved(node: Op) -> str | None:

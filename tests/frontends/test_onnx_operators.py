@@ -653,6 +653,7 @@ case("QuantizeLinear", f(3, 4), _scales, _zeros, since=13, axis=-2, result=I8)
 case("QuantizeLinear", f(3), Known(positive(3)), _zeros, since=13, axis=0, result=I8)
 case("QuantizeLinear", np.arange(-9, 9, dtype=np.float32), np.array(2, np.float32), result=U8)
 case("QuantizeLinear", f(2, 6), Known(positive(2, 3)), since=21, block_size=2, result=U8)
+case("QuantizeLinear", f(2, 5), positive(2, 3), since=21, block_size=2, result=U8)
 case("QuantizeLinear", f(2, 3), _scale, since=21, output_dtype=I8, result=I8)
 for _dtype in (np.uint8, np.int8, np.int32):
     _codes = RNG.integers(0, 127, (2, 3, 4)).astype(_dtype)
