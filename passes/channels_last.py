@@ -17,6 +17,7 @@ from qcompiler.ops import (
     Dequantize,
     Divide,
     Elementwise,
+    Gather,
     Lookup,
     MaxPool,
     Pad,
@@ -97,6 +98,8 @@ def sink_transpose(node: Op) -> Op | None:
         case Slice(x, starts, stops, steps):
             ranges = (_permuted(v, inverse) for v in (starts, stops, steps))
             inner = Slice(_undone(x, permutation), *ranges)
+        case Gather(table, Constant() as indices, axis) if indices.type.rank == 1:
+            inner = Gather(_undone(table, permutation), indices, permutation[axis])
         case ReduceSum(x, axes):
             inner = ReduceSum(_undone(x, permutation), tuple(permutation[a] for a in axes))
         case Concat(inputs, axis):

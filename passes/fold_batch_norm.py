@@ -12,7 +12,16 @@ import numpy as np
 
 from qcompiler.graph import Constant, Graph, Op
 from qcompiler.invariants import no_batch_norm, real
-from qcompiler.ops import Add, BatchNormalization, Conv, MatMul, Mul
+from qcompiler.ops import (
+    Add,
+    BatchNormalization,
+    Conv,
+    MatMul,
+    Mul,
+    Reshape,
+    Slice,
+    Transpose,
+)
 from qcompiler.passes.base import Pass, Preserves
 
 
@@ -23,7 +32,8 @@ class FoldBatchNorm(Pass):
     With f = γ/√(σ² + ε): conv(x, W, b) becomes conv(x, f·W, f·(b − μ) + β) (Jacob et al. 2018,
     section 3.2).  A normalization behind anything else becomes x·f + (β − μ·f).
 
-    A product that others use as well stays, lest it be computed twice.
+    A product that others use as well stays, lest it be computed twice.  Depth-to-space in between,
+    as of a transposed convolution, is no obstacle.
 
     Before::
 
@@ -49,7 +59,8 @@ class FoldBatchNorm(Pass):
         """Fold until nothing changes."""
         while True:
             uses: dict[Op, int] = {}
-            rules = (to_affine, partial(fold_factor, uses), partial(fold_term, uses))
+            folds = (partial(rule, uses) for rule in (lift_affine, fold_factor, fold_term))
+            rules = (to_affine, *folds)
             new = graph.rewrite(*rules, uses=uses)
             if new is graph:
                 return graph
@@ -109,6 +120,41 @@ def fold_term(uses: Mapping[Op, int], node: Op) -> Op | None:
     if isinstance(bias, Constant):
         terms = bias.array + terms
     return dataclasses.replace(product, bias=Constant(terms))
+
+
+def lift_affine(uses: Mapping[Op, int], node: Op) -> Op | None:
+    """A factor or term per channel behind what spreads channels over blocks → in front of it.
+
+    So it reaches the convolution that computes the phases of a transposed one.
+    """
+    match node:
+        case Mul(Slice() | Reshape() as x, Constant(array=c)) | Add(
+            Slice() | Reshape() as x, Constant(array=c)
+        ) if x.type.rank > 2 and uses.get(x, 1) == 1:
+            values = _channels(c, node, x, axis=1)
+        case _:
+            return None
+    if values is None:
+        return None
+    n, channels = x.type.shape[:2]
+    match x:
+        case Slice(inner) if inner.type.shape[1] == channels:
+            pass
+        case Reshape(Transpose(Reshape(inner, apart), order)) if (
+            inner.type.rank > 2
+            and (order[:2], apart[:2], inner.type.shape[0]) == ((0, 1), (n, channels), n)
+            and inner.type.shape[1] in channels * np.cumprod(apart[2:])
+        ):
+            values = np.repeat(values, inner.type.shape[1] // channels)
+        case _:
+            return None
+    wide = values.reshape(-1, *(1,) * (inner.type.rank - 2))
+    return _on_top(x, inner, type(node)(inner, Constant(wide)))
+
+
+def _on_top(x: Op, inner: Op, new: Op) -> Op:
+    """The same movements of another operand."""
+    return new if x is inner else x.with_operands([_on_top(x.operands[0], inner, new)])
 
 
 def _is_shared(uses: Mapping[Op, int], node: Op) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from qcompiler.errors import QcompilerError
     from qcompiler.frontends.onnx import import_onnx
+    from qcompiler.frontends.onnx_selection import LeftOutWarning
     from qcompiler.frontends.torch import import_torch
     from qcompiler.graph import Constant, Graph, Input, Op
     from qcompiler.interpret import evaluate
@@ -46,6 +47,7 @@ _HOMES = {
     ),
     "errors": ("QcompilerError",),
     "frontends.onnx": ("import_onnx",),
+    "frontends.onnx_selection": ("LeftOutWarning",),
     "frontends.torch": ("import_torch",),
     "graph": ("Constant", "Graph", "Input", "Op"),
     "interpret": ("evaluate",),
@@ -58,6 +60,7 @@ __all__ = [
     "Constant",
     "Graph",
     "Input",
+    "LeftOutWarning",
     "Op",
     "Options",
     "QcompilerError",

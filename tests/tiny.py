@@ -23,6 +23,7 @@ from qcompiler.ops import (
     Div,
     Equal,
     Erf,
+    Gather,
     HardSigmoid,
     HardSwish,
     LeakyRelu,
@@ -256,11 +257,30 @@ def _one_channel(b: Builder, x: Op) -> Op:
     return b.conv(Relu(b.conv(x, 4)), 1)
 
 
+def _upsampled(b: Builder, x: Op) -> Op:
+    """Linear interpolation of a convolution's rows, for another convolution."""
+    y, places = Relu(b.conv(x, 4)), np.arange(16)
+    below, above = (np.clip((places + step) // 2, 0, 7) for step in (-1, 1))
+    weights = np.where(places % 2, 0.75, 0.25).astype(FLOAT).reshape(-1, 1)
+    terms = (
+        Mul(Gather(y, Constant(index), 2), Constant(weight))
+        for index, weight in ((below, weights), (above, 1 - weights))
+    )
+    return b.conv(Add(*terms), 3)
+
+
+def _sub_pixel(b: Builder, x: Op) -> Op:
+    """A transposed convolution by phases, and its normalization."""
+    y = Reshape(b.conv(x, 16, bias=False), (1, 4, 2, 2, 8, 8))
+    spread = Reshape(Transpose(y, (0, 1, 4, 2, 5, 3)), (1, 4, 16, 16))
+    return b.conv(Relu(b.norm(Slice(spread, (0, 0, 1, 1), (1, 4, 15, 15), (1, 1, 1, 1)))), 2)
+
+
 _GRAPHS = (
     _conv_bn_relu, _residual, _depthwise, _squeeze_excite, _branches, _pools, _mlp, _silu, _gelu,
     _shortcut_pad, _softmax_head, _attention, _normalized_input, _shared_weight,
     _fused_attention, _gated, _windows, _causal,
-    _spelled_out, _group_norm, _one_channel,
+    _spelled_out, _group_norm, _one_channel, _upsampled, _sub_pixel,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,6 +81,7 @@ from qcompiler.frontends.onnx_model import (
 )
 from qcompiler.frontends.onnx_node import Importer, Node, checked, find_importer, name_of, schema_of
 from qcompiler.frontends.onnx_refusals import ADVICE, Refusals
+from qcompiler.frontends.onnx_selection import LeftOutWarning, find_selection
 from qcompiler.frontends.onnx_sequence import SEQUENCES
 from qcompiler.frontends.onnx_stand_ins import settled, unresolved
 from qcompiler.graph import Constant, Graph, Input, Op, origin
@@ -103,6 +105,9 @@ def import_onnx(
     Half, bfloat16 and double become float32 behind the inputs, and float32 becomes them in front of
     the outputs.  Values keep their ONNX names; `sources` of an op are
     the names of the nodes that it comes from (`<op_type>:<first output>` for unnamed ones).
+
+    A model that ends in a choice of boxes (non-maximum suppression) is imported up to it, with what
+    it chooses from as outputs; a `LeftOutWarning` names the nodes that are left out.
 
     Args:
         model: A path, serialized bytes, or a model in memory, which is not modified.
@@ -204,8 +209,11 @@ class _Walk:
         if len(set(names)) != len(names):
             raise ModelError(f"the graph returns a value twice: {', '.join(names)}")
         _check_names(declared)
+        wanted, selection = list(declared.outputs), find_selection(declared)
+        if selection is not None and selection.is_last:
+            wanted = selection.outputs(wanted)
         try:
-            self.compute(declared.outputs)
+            self.compute(wanted)
         except (ModelError, ShapeError):
             self.refusals.check()  # first, since what was refused may be the cause
             raise
@@ -213,10 +221,15 @@ class _Walk:
             raise UnsupportedError(f"{error.node}: {error}") from None
         self.refusals.check()
         outputs: dict[str, Op] = {}
-        for value in declared.outputs:
+        for value in wanted:
             op = self.env[value]
             assert op is not None  # nothing was refused
-            outputs[str(value.name)] = _as_declared(op, value)
+            if op.operands or value in declared.outputs:  # else the application knows it already
+                outputs[str(value.name)] = _as_declared(op, value)
+        if selection is not None:
+            if not outputs:
+                raise UnsupportedError("computes nothing but a choice of boxes")
+            warnings.warn(selection.message(list(outputs)), LeftOutWarning, stacklevel=2)
         graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
         for op in graph.ops:
             if (reason := unresolved(op)) is not None:
