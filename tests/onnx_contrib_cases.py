@@ -31,9 +31,11 @@ class Case:
     hidden: tuple[int, ...] = ()
     """Outputs that are no floats."""
     result: int = TensorProto.FLOAT
+    version: int = 14
+    """Of the standard operators."""
 
     def build(self) -> tuple[Any, dict[str, np.ndarray]]:
-        b, names, feeds = Builder(opset=14), [], {}
+        b, names, feeds = Builder(opset=self.version), [], {}
         for i, operand in enumerate(self.operands):
             name = "" if operand is None else f"x{i}"
             names.append(name)
@@ -73,9 +75,11 @@ def case(
     like: Case | None = None,
     hidden: tuple[int, ...] = (),
     result: int = TensorProto.FLOAT,
+    version: int = 14,
     **attributes: Any,
 ) -> Case:
-    CASES.append(Case(op_type, operands, attributes, outputs, domain, like, hidden, result))
+    item = Case(op_type, operands, attributes, outputs, domain, like, hidden, result, version)
+    CASES.append(item)
     return CASES[-1]
 
 
@@ -87,6 +91,14 @@ case("QuickGelu", 3 * f(9))
 case("QuickGelu", 3 * f(9), alpha=2.0)
 case("SimplifiedLayerNormalization", f(2, 5), kf(5), domain="", epsilon=0.01)
 case("LayerNormalization", f(2, 5), kf(5), kf(5), domain="", epsilon=0.01)
+_old: dict[str, Any] = {"domain": "", "version": 9}
+_image = np.linspace(-3, 3, 120, dtype=np.float32).reshape(2, 3, 4, 5)
+case("Affine", _image, alpha=0.5, beta=2.0, **_old)
+case("ImageScaler", _image, scale=0.5, bias=[1.0, -2.0, 3.0], **_old)
+case("Crop", _image, border=[1, 0, 1, 2], **_old)
+case("Crop", _image, border=[1, 1, 0, 0], scale=[2, 3], **_old)
+case("ScaledTanh", _image, alpha=2.0, beta=0.5, **_old)
+case("ParametricSoftplus", _image, alpha=2.0, beta=0.5, **_old)
 _angles = np.linspace(0, 3, 40).reshape(10, 4).astype(np.float32)
 _turns = (Known(np.cos(_angles)), Known(np.sin(_angles)))
 _places = np.array([[0, 1, 2], [7, 8, 9]])

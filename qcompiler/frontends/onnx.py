@@ -62,6 +62,7 @@ from qcompiler.frontends import (  # noqa: F401
     onnx_slice,
     onnx_sort,
     onnx_triangle,
+    onnx_winml,
 )
 from qcompiler.frontends.onnx_codes import KEPT, integers
 from qcompiler.frontends.onnx_control import UNROLLED, Values, find_control, subgraphs, varying

@@ -89,16 +89,16 @@ def swish(node: Node) -> Op:
 @importer("Softplus")
 def softplus(node: Node) -> Op:
     """log(1 + eˣ)."""
-    return _softplus(node.x)
+    return softplus_of(node.x)
 
 
 @importer("Mish", since=18)
 def mish(node: Node) -> Op:
     """x·tanh(log(1 + eˣ))."""
-    return Mul(node.x, Tanh(_softplus(node.x)))
+    return Mul(node.x, Tanh(softplus_of(node.x)))
 
 
-def _softplus(x: Op) -> Op:
+def softplus_of(x: Op) -> Op:
     """max(x, 0) + log(1 + e^−|x|), which does not overflow."""
     return Add(Relu(x), Log(_plus(Exp(_times(Abs(x), -1)), 1)))
 
