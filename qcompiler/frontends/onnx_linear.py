@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_index import positions
-from qcompiler.frontends.onnx_node import Importer, Node, importer
+from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_reduce import reduced_sum
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
@@ -116,7 +116,7 @@ def _normalize(node: Node) -> Op:
     return Add(scaled, simplified(Reshape(term, wide)))
 
 
-def _of_rows(build: Callable[[Op, int], Op]) -> Importer:
+def _of_rows(build: Callable[[Op, int], Op]) -> Callable[[Node], Op]:
     """Until opset 12: x as a matrix whose rows begin at the axis."""
 
     def read(node: Node) -> Op:
@@ -132,7 +132,7 @@ def _of_rows(build: Callable[[Op, int], Op]) -> Importer:
     return read
 
 
-def _along(build: Callable[[Op, int], Op]) -> Importer:
+def _along(build: Callable[[Op, int], Op]) -> Callable[[Node], Op]:
     """Since opset 13: along one axis."""
     return lambda node: build(node.x, node.axis(node.integer("axis"), node.x.type.rank))
 

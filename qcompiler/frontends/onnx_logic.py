@@ -67,8 +67,8 @@ def is_nan(node: Node) -> Op:
 @importer("IsInf", since=10)
 def is_infinite(node: Node) -> Op:
     """Whether x is infinite, of the signs that count."""
-    x, largest = node.x, scalar(np.finfo(FLOAT).max, FLOAT)
-    above, below = greater(x, largest), greater(scalar(np.finfo(FLOAT).min, FLOAT), x)
+    x, largest = node.x, scalar(float(np.finfo(FLOAT).max), FLOAT)
+    above, below = greater(x, largest), greater(scalar(float(np.finfo(FLOAT).min), FLOAT), x)
     positive, negative = node.integer("detect_positive"), node.integer("detect_negative")
     if positive and negative:
         return either(above, below)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -148,14 +148,15 @@ class Node:
 
 
 Importer = Callable[[Node], "Op | tuple[Op, ...]"]
+_F = TypeVar("_F", bound=Importer)  # so that importers may call one another
 
 _IMPORTERS: dict[tuple[str, str], dict[int, Importer]] = {}
 
 
-def importer(op_type: str, since: int = 1, domain: str = "") -> Callable[[Importer], Importer]:
+def importer(op_type: str, since: int = 1, domain: str = "") -> Callable[[_F], _F]:
     """Register the function that imports an operator from opset `since` on."""
 
-    def register(function: Importer) -> Importer:
+    def register(function: _F) -> _F:
         _IMPORTERS.setdefault((domain, op_type), {})[since] = function
         return function
 

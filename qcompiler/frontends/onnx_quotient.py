@@ -104,7 +104,8 @@ def bit_shift(node: Node) -> Op:
     bits = np.iinfo(dtype).bits
     if bits == 64:
         raise node.unsupported(f"{dtype}")
-    wide, places, most = Cast(a, "int64"), Cast(b, "int64"), scalar(bits, "int64")
+    wide, most = Cast(a, "int64"), scalar(bits, "int64")
+    places: Op = Cast(b, "int64")
     inside = And(GreaterEqual(places, scalar(0, "int64")), GreaterEqual(most, places))
     places = Select(inside, places, most)
     if (direction := node.text("direction")) == "RIGHT":

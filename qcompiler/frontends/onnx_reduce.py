@@ -63,7 +63,7 @@ def _product(x: Op, axes: Axes) -> Op:
     x = reshaped(Transpose(x, (*kept, *axes)), (x.type.size // count, count))
     while count > 1:
         half = count // 2
-        product = Mul(sliced(x, {1: (0, half, 1)}), sliced(x, {1: (half, 2 * half, 1)}))
+        product: Op = Mul(sliced(x, {1: (0, half, 1)}), sliced(x, {1: (half, 2 * half, 1)}))
         if count % 2:
             rest = sliced(x, {1: (count - 1, count, 1)})
             first = Mul(sliced(product, {1: (0, 1, 1)}), rest)
@@ -158,7 +158,7 @@ def _reduced(node: Node, reduction: _Reduction, axes: Axes | None) -> Op:
     reduced = tuple(range(rank)) if not axes else tuple(sorted(node.axes(axes, rank)))
     x = node.x if rank else Reshape(node.x, (1,))
     shape = tuple(1 if i in reduced else d for i, d in enumerate(node.x.type.shape))
-    if node.x.type.size == 0 and math.prod(shape):
+    if node.x.type.size == 0 and 0 not in shape:
         if reduction.of_nothing is None:
             raise node.unsupported("an empty operand")
         result: Op = Constant(np.full(shape, reduction.of_nothing, x.type.dtype))
