@@ -21,6 +21,13 @@ PARALLEL_WORK = 1 << 14
 MOST_REPEATED = 32
 """Operands of an expression that may be written out more than once."""
 
+MOST_REPEATED_OF_FEW = 2
+"""The same where the stage has few elements: TVM's simplification of long texts takes seconds, and
+its memory nothing."""
+
+FEW = 1 << 10
+"""Elements of such a stage."""
+
 _CHEAP = 2
 """Operands of an expression that may be computed anew for each element that reads it: a border, or
 a cast of a channel's multiplier."""
@@ -35,13 +42,15 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
     Elementwise stages are inlined into their consumers; a reduction is computed where its
     elementwise consumer needs it, a few elements at a time.
     """
-    return each_stage(function, _elementwise, _reduction)
+    return each_stage(function, _elementwise, _reduction, few=FEW)
 
 
 def each_stage(
     function: tirx.PrimFunc,
     elementwise: Callable[[s_tir.Schedule, Block], None],
     reduction: Callable[[s_tir.Schedule, Block, Block], None],
+    *,
+    few: int = 0,
 ) -> tirx.PrimFunc:
     """Inline what can be, and schedule each stage that remains.
 
@@ -50,9 +59,10 @@ def each_stage(
         elementwise: Schedules a stage without reduction.
         reduction: Schedules a reduction together with the stage that stores its elements, which
             computes nothing, or what follows element by element.
+        few: Stages of at most so many elements are not written out repeatedly.
     """
     sch = s_tir.Schedule(tvm.IRModule({"main": function}), enable_check=False)
-    _inline(sch)
+    _inline(sch, few)
     done: list[str] = []
     for block in _blocks(sch):
         name = _name(sch, block)
@@ -92,7 +102,7 @@ def operations(sch: s_tir.Schedule, block: Block) -> int:
     return math.prod(int(v.dom.extent) for v in sch.get(block).iter_vars)
 
 
-def _inline(sch: s_tir.Schedule) -> None:
+def _inline(sch: s_tir.Schedule, few: int) -> None:
     """Inline elementwise stages unless that repeats much work or text.
 
     A stage that is used twice is written out twice: chains of such stages would grow exponentially.
@@ -105,7 +115,8 @@ def _inline(sch: s_tir.Schedule) -> None:
         written = sch.get(block).writes[0].source
         uses = sum(x.source.same_as(written) for c in consumers for x in _loads(sch, c))
         repeated = any(operations(sch, c) > operations(sch, block) for c in consumers)
-        if (size <= _CHEAP or not repeated) and (size <= MOST_REPEATED or uses == 1):
+        most = MOST_REPEATED_OF_FEW if operations(sch, block) <= few else MOST_REPEATED
+        if (size <= _CHEAP or not repeated) and (size <= most or uses == 1):
             sch.compute_inline(block)
 
 
