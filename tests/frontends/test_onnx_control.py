@@ -114,7 +114,7 @@ def test_loops_that_are_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(UnsupportedError, looped(loop_body(*step()), 0), "Loop with no steps ×1 (loop)")
     words = "10000000 steps of 6 nodes: at most 32768"
     refused(UnsupportedError, looped(loop_body(*step()), 10**7), words, "(loop)")
-    monkeypatch.setattr("qcompiler.frontends.onnx.UNROLLED", 100)
+    monkeypatch.setattr("qcompiler.frontends.onnx_walk.UNROLLED", 100)
     endless = looped(loop_body(*step()), None)
     refused(UnsupportedError, endless, "node 'loop' (Loop)", "more than 100 values")
     model = looped(loop_body(*step()))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 from onnx_models import Builder, assert_agrees, refused
 
 from qcompiler.errors import ModelError, UnsupportedError
@@ -157,13 +157,8 @@ def test_operators_defined_by_functions(opset: int) -> None:
 
 def test_a_definition_that_is_not_supported() -> None:
     b = Builder(opset=20)
-    theta = b.input("theta", [1, 2, 3])
+    b.input("x", [1, 2, 3])
     for i in range(2):
-        size = b.input(f"size{i}", [4], TensorProto.INT64)
-        b.node("AffineGrid", theta, size, outputs=(f"y{i}",), name=f"grid{i}")
-    refused(
-        UnsupportedError,
-        b.model("y0", "y1"),
-        "AffineGrid, which is defined by",
-        "×2 (grid1, grid0)",
-    )
+        b.node("Bernoulli", "x", outputs=(f"y{i}",), name=f"coin{i}")
+    words = "Bernoulli, which is defined by RandomUniformLike ×2 (coin1, coin0)"
+    refused(UnsupportedError, b.model("y0", "y1"), words)
