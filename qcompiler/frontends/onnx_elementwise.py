@@ -213,7 +213,8 @@ def cast(node: Node) -> Op:
 @importer("CastLike", since=15)
 def cast_like(node: Node) -> Op:
     """x in the second operand's type."""
-    return _cast(node, node.operand(1).type.dtype)
+    like = node.operand(1).type  # integers of less than a byte are codes in whole ones
+    return _cast(node, like.dtype if like.quantization is None else like.quantization.storage)
 
 
 def _cast(node: Node, target: str) -> Op:

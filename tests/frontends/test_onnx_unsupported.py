@@ -192,3 +192,12 @@ def test_inputs_that_are_no_tensors_of_numbers(type_proto: onnx.TypeProto, words
     b = linear()
     b.inputs.append(helper.make_value_info("odd", type_proto))
     refused(UnsupportedError, b.model("y"), "input 'odd'", words)
+
+
+def test_floats_like_integers_of_four_bits_are_not_supported() -> None:
+    b = Builder()
+    b.input("x", [3])
+    b.initializers.append(helper.make_tensor("like", TensorProto.UINT4, [1], [1]))
+    b.node("CastLike", "x", "like", outputs=("y",), name="culprit")
+    model = b.model("y", dtype=TensorProto.UINT4)
+    refused(UnsupportedError, model, "CastLike with conversion of float32 to uint4 ×1 (culprit)")
