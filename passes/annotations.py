@@ -65,8 +65,11 @@ class Annotated:
     ) -> dict[Op, Range]:
         found: dict[Op, Range] = {}
         for node in reversed(self.graph.ops) if self.kept else ():
-            if (q := self.before_clamp(node)) is not None:
-                found[node] = _range(q)
+            wanted = [q for u in self.graph.users[node] if (q := self.kept.get(u)) is not None]
+            only = all(isinstance(u, FakeQuantize) for u in self.graph.users[node])
+            if self.before_clamp(node) is not None or (wanted and only):
+                lows, highs = zip(*map(_range, wanted), strict=True)
+                found[node] = min(lows), max(highs)  # beyond, all users saturate
         for node in self.graph.ops if self.kept else ():
             if not node.type.is_float:
                 continue

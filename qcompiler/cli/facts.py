@@ -148,6 +148,9 @@ class _AnyRange:
     def range(self, name: str, storage: str, method: str) -> tuple[float, float]:
         return -1.0, 1.0
 
+    def knows(self, name: str) -> bool:
+        return True
+
     def channels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError("one scale per tensor needs no channels")
 

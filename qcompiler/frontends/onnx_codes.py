@@ -120,8 +120,8 @@ def quantized(
         if not isinstance(x, Constant):
             return Codes(x, q)
         with np.errstate(over="ignore"):  # to infinities, which saturate
-            steps = np.rint(x.array / q.scales(x.type.rank).astype(np.float32))
-        codes = np.clip(steps + q.zero_points(x.type.rank), q.bounds.low, q.bounds.high)
+            whole = np.rint(x.array / q.scales(x.type.rank).astype(np.float32))
+        codes = np.clip(whole + q.zero_points(x.type.rank), q.bounds.low, q.bounds.high)
         return integers(codes, storage)
     bounds, rank = Storage(storage), x.type.rank
     if bounds.bits > 16:
@@ -184,14 +184,15 @@ def _on_reals(node: Op, operands: list[Op], q: Quantization | None) -> Op:
     if q is None:
         return node.with_operands(operands)
 
-    def real(code: float | None) -> float | None:
-        return None if code is None else float((code - q.zero_point[0]) * q.scale[0])
+    def real(code: float) -> float:
+        return float((code - q.zero_point[0]) * q.scale[0])
 
     match node:
         case Pad(value=code):
             return replace(node, x=operands[0], value=real(code))
         case Clip(low=low, high=high):
-            return Clip(_not_rounded(operands[0]), real(low), real(high))
+            bounds = (None if v is None else real(v) for v in (low, high))
+            return Clip(_not_rounded(operands[0]), *bounds)
         case Relu():
             return Clip(_not_rounded(operands[0]), real(0))
     return node.with_operands(operands)

@@ -62,6 +62,13 @@ def test_a_value_used_otherwise_as_well_is_observed() -> None:
     assert A in meanings(InsertQdq(ranges).run(real))
 
 
+def test_a_value_in_two_sorts_of_codes_reaches_as_far_as_both() -> None:
+    x = given(2, 4)
+    real = graph(Add(FakeQuantize(x, A), FakeQuantize(x, B)))
+    assert InsertQdq().observed(real) == {}
+    assert annotated(real).ranges[real.inputs[0]] == pytest.approx((-4.5, 8.25))
+
+
 def test_what_follows_from_annotations_is_not_observed() -> None:
     pooled = MaxPool(FakeQuantize(given(1, 2, 4, 4), A), POOL)
     assert InsertQdq().observed(graph(Add(Relu(pooled), Reshape(pooled, pooled.type.shape)))) == {}
