@@ -59,9 +59,10 @@ class FoldBatchNorm(Pass):
         """Fold until nothing changes."""
         while True:
             uses: dict[Op, int] = {}
-            folds = (partial(rule, uses) for rule in (lift_affine, fold_factor, fold_term))
-            rules = (to_affine, *folds)
-            new = graph.rewrite(*rules, uses=uses)
+            lift, factor, term = (
+                partial(rule, uses) for rule in (lift_affine, fold_factor, fold_term)
+            )
+            new = graph.rewrite(to_affine, lift, factor, term, uses=uses)
             if new is graph:
                 return graph
             graph = new

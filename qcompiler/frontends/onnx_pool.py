@@ -70,8 +70,8 @@ def average_pool(node: Node) -> Op:
     if all((a.kernel, a.before, a.after) == (d, 0, 0) for a, d in zip(axes, sizes, strict=True)):
         return ReduceMean(x, tuple(range(2, x.type.rank)))
     if node.integer("count_include_pad"):
-        counted, axes = _counted(node, axes)
-        x = padded(x, counted)
+        counted, uncounted = _counted(node, axes)
+        return _separably(padded(x, counted), uncounted, AveragePool)
     return _separably(x, axes, AveragePool)
 
 
@@ -121,15 +121,17 @@ def _windows(node: Node) -> tuple[Axis, ...]:
 def _with_places(node: Node, axes: Axes) -> tuple[Op, ...]:
     """The largest element of each window and its place among all elements, the first of equals."""
     x, column_major = node.x, node.integer("storage_order")
-    if elements(axes) > _MOST_TAPS:
-        raise node.unsupported(f"places in windows of {elements(axes)} elements")
+    if elements(axes) > _MOST_TAPS or x.type.size > LONGEST_LINE:
+        raise node.unsupported(f"places in windows of {elements(axes)} elements of {x.type}")
     n, c, *sizes = x.type.shape
     order = sizes[::-1] if column_major else sizes
     plane = np.arange(math.prod(sizes), dtype=np.int64).reshape(order)
     images = np.arange(n * c, dtype=np.int64).reshape(n, c, *(1,) * len(sizes)) * plane.size
     places = padded(Constant((plane.T if column_major else plane) + images), axes, -1)
     places, x = fold(places), padded(x, axes)
-    best, where, inside = None, None, None
+    best: Op | None = None
+    where: Op | None = None
+    inside: np.ndarray | None = None
     for index in np.ndindex(*(a.kernel for a in axes)):
         tap, place = taps(x, axes, index), fold(taps(places, axes, index))
         assert isinstance(place, Constant)
@@ -186,8 +188,7 @@ def global_average_pool(node: Node) -> Op:
 @importer("GlobalMaxPool")
 def global_max_pool(node: Node) -> Op:
     """The largest element over all spatial axes."""
-    n, c, *sizes = node.x.type.shape
-    spatial_sizes(node, node.x)
+    sizes, (n, c) = spatial_sizes(node, node.x), node.x.type.shape[:2]
     whole = (sizes[0], math.prod(sizes[1:]))
     pooled = MaxPool(reshaped(node.x, (n, c, *whole)), Window(whole))
     return reshaped(pooled, (n, c) + (1,) * len(sizes))

@@ -38,7 +38,8 @@ from qcompiler.ops import (
 )
 from qcompiler.types import FLOAT
 
-_MOST_PLACES = 1 << 26  # of samples in one node
+_MOST_BINS = 1 << 18  # that one list of places each is made of
+_MOST_PLACES = 1 << 22  # of samples in one node
 
 
 @importer("RoiAlign", since=10)
@@ -54,6 +55,8 @@ def roi_align(node: Node) -> Op:
     mode, given = node.text("mode", "avg"), node.integer("sampling_ratio")
     if min(bins) < 1 or given < 0 or mode not in ("avg", "max") or not count:
         raise node.broken(f"expected bins, samples and regions, found {bins}, {given} and {count}")
+    if count * math.prod(bins) * max(given, 1) ** 2 > _MOST_PLACES:
+        raise node.unsupported(f"{count} regions of {bins} bins of {given} samples")
     taps: list[list[Tap]] = []
     samples = []
     for i, (size, parts) in enumerate(zip(sizes, bins, strict=True)):
@@ -132,6 +135,10 @@ def max_roi_pool(node: Node) -> Op:
     if min(bins) < 1 or not len(rois) or not np.isfinite(rois).all():
         raise node.broken(f"pooled_shape: expected sizes ≥ 1 and regions, found {list(bins)}")
     scale = node.number("spatial_scale", 1.0)
+    if len(rois) * math.prod(bins) > _MOST_BINS or not abs(scale) * np.abs(rois).max() < 1 << 30:
+        raise node.unsupported(f"{len(rois)} regions of {list(bins)} bins")
+    if not ((rois[:, 0] >= 0) & (rois[:, 0] < n)).all():
+        raise node.broken(f"expected regions of {n} images, found {rois[:, 0].tolist()}")
     chosen = []
     for image, *corners in rois.astype(np.float64):
         left, top, right, bottom = (_rounded(v * scale) for v in corners)
@@ -154,7 +161,7 @@ def max_roi_pool(node: Node) -> Op:
     for row, places in zip(index, chosen, strict=True):
         if len(places):
             row[:] = np.resize(places, len(row))
-    table = Reshape(Transpose(x, (0, 2, 3, 1)), (nothing, c))
+    table: Op = Reshape(Transpose(x, (0, 2, 3, 1)), (nothing, c))
     if (index == nothing).any():
         table = Pad(table, (0, 0), (1, 0))
     pooled = ReduceMax(Gather(table, Constant(index), 0), (1,))

@@ -12,7 +12,7 @@ from qcompiler.graph import Constant, Op
 from qcompiler.ops import MatMul, Mul, Reshape, Transpose
 from qcompiler.types import FLOAT
 
-_LARGEST_MATRIX = 1 << 26  # elements
+_LARGEST_MATRIX = 1 << 24  # elements
 
 
 @importer("DFT", since=17)
@@ -41,7 +41,7 @@ def _dft(node: Node, axis: int) -> Op:
     default = 2 * (size - 1) if inverse and onesided else size
     given = node.known_scalar(1, "dft_length")
     length = default if given is None else int(given)
-    if size < 1 or not length >= 1 or length * size * 4 > _LARGEST_MATRIX:
+    if size < 1 or not length >= 1 or length * size * parts > _LARGEST_MATRIX:
         raise node.broken(f"dft_length: expected a length that fits in memory, found {length}")
     matrix = _matrix(size, length, parts, inverse=inverse, onesided=onesided)
     kept = tuple(i for i in range(rank - 1) if i != axis)
@@ -96,7 +96,7 @@ def stft(node: Node) -> Op:
     if window is not None and window.type.size != length:
         raise node.broken(f"expected a window of {length} samples, found {window.type}")
     onesided = bool(node.integer("onesided", 1))
-    if length * length * 4 > _LARGEST_MATRIX:
+    if length * length * parts > _LARGEST_MATRIX:
         raise node.unsupported(f"frames of {length} samples")
     matrix = _matrix(length, length, parts, inverse=False, onesided=onesided)
     results = matrix.shape[2]

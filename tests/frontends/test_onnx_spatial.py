@@ -9,6 +9,7 @@ import pytest
 from onnx_models import Builder
 
 import qcompiler
+from qcompiler.errors import QcompilerError
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops
 
@@ -78,3 +79,40 @@ def test_is_integer_only(
     expected, found = evaluate(graph, feeds)["y"], evaluate(integer, feeds)["y"]
     noise = np.square(found - expected).sum()
     assert np.square(expected).sum() > 10**3 * noise  # 30 dB
+
+
+HUGE = 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("op_type", "shape", "constants", "attributes"),
+    [
+        ("ConvTranspose", (1, 1, 4), [normal(1, 1, 3)], {"output_shape": [HUGE]}),
+        ("ConvTranspose", (1, 1, 4), [normal(1, 1, 3)], {"strides": [HUGE]}),
+        ("MaxPool", (1, 1, 4), [], {"kernel_shape": [2], "pads": [HUGE, HUGE]}),
+        ("LpPool", (1, 1, 4), [], {"kernel_shape": [2], "p": HUGE}),
+        ("MaxRoiPool", (1, 1, 4, 4), [BOXES], {"pooled_shape": [HUGE, 1]}),
+        ("RoiAlign", (1, 1, 4, 4), [ROIS, IMAGES], {"output_height": HUGE}),
+        ("RoiAlign", (1, 1, 4, 4), [ROIS, IMAGES], {"sampling_ratio": HUGE}),
+        ("RoiAlign", (1, 1, 4, 4), [ROIS * np.float32(1e20), IMAGES], {}),
+        ("Col2Im", (1, 4, 9), [np.array([HUGE, HUGE]), np.array([2, 2])], {}),
+        ("AffineGrid", (1, 2, 3), [np.array([1, 1, HUGE, 2])], {}),
+        ("LRN", (1, 2, 3, 3), [], {"size": HUGE}),
+        ("DFT", (1, 4, 1), [np.array(HUGE)], {}),
+        ("STFT", (1, 4, 1), [np.array(0), normal(4)], {}),
+        ("Pad", (1, 4), [np.array([0, 0, 0, HUGE])], {"mode": "edge"}),
+        ("Resize", (1, 1, 4), [None, None, np.array([1, 1, HUGE])], {}),
+        ("Resize", (1, 1, 4), [None, np.array([1, 1, 1e30], np.float32)], {}),
+    ],
+)
+def test_sizes_are_checked_before_memory_is_taken(
+    op_type: str, shape: tuple[int, ...], constants: list[Any], attributes: dict[str, Any]
+) -> None:
+    b = Builder(opset=20)
+    b.input("x", list(shape))
+    names = [
+        "" if value is None else b.constant(f"c{i}", value) for i, value in enumerate(constants)
+    ]
+    b.node(op_type, "x", *names, outputs=("y",), name="culprit", **attributes)
+    with pytest.raises(QcompilerError, match="culprit"):
+        qcompiler.import_onnx(b.model("y"))
