@@ -24,6 +24,7 @@ from qcompiler.ops import (
     Select,
     Slice,
     Softmax,
+    Sub,
     Transpose,
     scalar,
 )
@@ -77,8 +78,17 @@ class RecognizeMask(RewritePass):
     preserves: ClassVar[Preserves] = "reals"
 
     def rules(self) -> tuple[Rule, ...]:
-        """Masks, and the guards behind them."""
-        return (partial(to_mask, distance=self.distance), drop_guard)
+        """Masks, whether added or subtracted, and the guards behind them."""
+        distance = self.distance
+        return (partial(to_sum, distance=distance), partial(to_mask, distance=distance), drop_guard)
+
+
+def to_sum(node: Op, distance: float) -> Op | None:
+    """x − (very large where not m) → x + (very negative where not m)."""
+    match node:
+        case Sub(x, term) if node.type.is_float and _of_bool(term, distance) is not None:
+            return Add(x, Mul(term, scalar(-1, FLOAT)))
+    return None
 
 
 def to_mask(node: Op, distance: float) -> Op | None:

@@ -133,6 +133,10 @@ def _bert() -> Op:
     return Add(X, Mul(Sub(f(1), Cast(Reshape(TOKENS, (2, 1, 4)), FLOAT)), f(-1e4)))
 
 
+def _funnel() -> Op:
+    return Sub(X, Mul(Sub(f(1), Cast(Reshape(TOKENS, (2, 1, 4)), FLOAT)), f(1e6)))
+
+
 def _bert_late_reshape() -> Op:
     term = Mul(Sub(f(1), Cast(TOKENS, FLOAT)), f(LOWEST))
     return Add(X, Reshape(term, (2, 1, 4)))
@@ -173,6 +177,7 @@ def _moved() -> Op:
         _scores_chosen,
         _expanded_choice,
         _bert,
+        _funnel,
         _bert_late_reshape,
         _cast_of_bool,
         _shifted,
