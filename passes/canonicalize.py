@@ -23,16 +23,20 @@ from qcompiler.ops import (
     Maximum,
     Minimum,
     Mul,
+    Normalize,
     Pad,
     Relu,
     Reshape,
     Slice,
+    Sqrt,
     Sub,
     Transpose,
+    scalar,
 )
 from qcompiler.ops.arithmetic import Extremum
 from qcompiler.passes.annotations import place_annotation
 from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.types import FLOAT
 
 FOLD_LIMIT = 1 << 22
 """Elements beyond which a constant is not computed ahead from smaller ones."""
@@ -76,6 +80,7 @@ class Canonicalize(RewritePass):
             fold_constant,
             place_annotation,
             drop_identity,
+            normalize_one,
             constant_right,
             weight_right,
             merge_movement,
@@ -119,6 +124,16 @@ def drop_identity(node: Op) -> Op | None:
             return x
         case Mul(x, Constant(array=c)) if np.all(c == 1) and node.type == x.type:
             return x
+    return None
+
+
+def normalize_one(node: Op) -> Op | None:
+    """A normalization over one element → zeros, or without its mean the function x / √(x² + ε)."""
+    match node:
+        case Normalize(x, axes, epsilon, center) if all(x.type.shape[a] == 1 for a in axes):
+            if center:
+                return Constant(np.zeros(x.type.shape, np.float32))
+            return Div(x, Sqrt(Add(Mul(x, x), scalar(epsilon, FLOAT))))
     return None
 
 

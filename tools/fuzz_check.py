@@ -27,12 +27,13 @@ from qcompiler.errors import CalibrationError, QcompilerError, ShapeError, Unsup
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.invariants import float_ops
 
-MARGIN, FLOOR = 15.0, 20.0
+MARGIN, FLOOR, ENOUGH = 15.0, 20.0, 45.0
 """dB that an integer network may be worse than noise of 8 bits on every value; the least signal to
-noise of that model for a graph to count as well conditioned."""
+noise of that model for a graph to count as well conditioned; what is never too little."""
 
-ROUNDING = re.compile("Quantize|QLinear|QGemm|NBits")
-"""Operators that round: runtimes differ by a step, and dynamic ranges are made static."""
+LOOSE = re.compile("Quantize|QLinear|QGemm|NBits|InstanceNorm|MeanVariance")
+"""Operators that round to codes, where runtimes differ by a step, and those that ONNX Runtime
+computes as x·s + (b − m·s) or by E[x²] − m², which cancels: compared by signal to noise."""
 
 FAILURES = ("crash", "refusal", "import", "bits", "accuracy", "timeout", "died")
 
@@ -165,7 +166,7 @@ def _import_differs(case: Case, expected: list[list[np.ndarray]], noise: Noise) 
                 return Outcome("import", "shape or dtype", f"{detail}{reference[j].shape}")
             if not noise.comparable or not np.isfinite(reference[j]).all():
                 continue
-            if ROUNDING.search(" ".join(case.operators)):
+            if LOOSE.search(" ".join(case.operators)):
                 continue  # below, with all samples together
             error = np.abs(y.astype(np.float64) - reference[j].astype(np.float64))
             allowed = noise.tolerance(name, i)
@@ -173,7 +174,9 @@ def _import_differs(case: Case, expected: list[list[np.ndarray]], noise: Noise) 
                 ops = "+".join(dict.fromkeys(case.operators))
                 detail = f"{name}: off by {np.nanmax(error):.3g}, allowed {np.max(allowed):.3g}"
                 return Outcome("import", "values", f"{detail} in {ops}")
-        if ROUNDING.search(" ".join(case.operators)):
+        if LOOSE.search(" ".join(case.operators)):
+            if "Dynamic" in " ".join(case.operators):
+                continue  # made static: known when samples have been seen
             theirs = [{name: results[j]} for results in expected]
             floor, found = noise.decibels(name), noise.measure(name, theirs)
             if noise.comparable and floor >= FLOOR and found < min(floor - MARGIN, FLOOR):
@@ -217,7 +220,7 @@ def _inaccurate(
         if floor < FLOOR:
             continue
         found = noise.measure(name, results)
-        if found < floor - MARGIN:
+        if found < min(floor - MARGIN, ENOUGH):
             detail = f"{name}: {found:.1f} dB, noise of 8 bits gives {floor:.1f} dB"
             return Outcome("accuracy", f"{10 * int((floor - found) // 10)} dB", detail)
     return None

@@ -86,7 +86,8 @@ def arithmetic(d: Draft, op: str) -> None:
         return
     x = d.real(known=0.02)
     if op == "PRelu":
-        shape = d.pick(((), (1,), x.shape[1:2] + (1,) * max(x.first.ndim - 2, 0)))
+        shapes = ((), (1,), x.shape[1:2] + (1,) * max(x.first.ndim - 2, 0))
+        shape = d.pick(shapes) if x.first.ndim else ()
         d.emit(op, [x, d.floats(shape, known=d.chance(0.8))])
         return
     low = 0.1 if op in ("Div", "Mod") else -np.inf

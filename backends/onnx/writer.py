@@ -99,6 +99,8 @@ def detached(
         tensor = value.const_value
         if tensor is None or tensor.nbytes < DETACHED:
             continue
+        if not value.uses():  # an output, which ONNX Runtime drops where others are asked for
+            continue
         kept[value] = tensor
         weights[name] = tensor.numpy()
         value.const_value = ir.ExternalTensor(

@@ -209,6 +209,6 @@ def _by_scales(node: Node, axes: Sequence[int], scales: Sequence[float]) -> list
             raise node.broken(f"scales: expected factors > 0, found {list(scales)}")
         after = int(np.float32(scale) * np.float32(shape[axis]))
         if after < 1:
-            raise node.broken(f"expected elements to stay, found {scales} for {node.x.type}")
+            raise node.unsupported(f"no elements left by {scales} of {node.x.type}")
         found.append(Scaling(axis, shape[axis], after, float(scale)))
     return found

@@ -50,6 +50,8 @@ def _top_k(node: Node, k: int) -> tuple[Op, Op]:
     x = node.x.type
     axis = node.axis(node.integer("axis", -1), x.rank)
     size = x.shape[axis]
+    if k == 0:
+        raise node.unsupported("k=0")
     if not 1 <= k <= size:
         raise node.broken(f"k: expected 1 to {size}, found {k}")
     if x.size * size > _MOST_COMPARISONS:

@@ -16,6 +16,7 @@ from example import constant
 from runtime import assert_agrees, run
 from tiny import Example, tiny_graphs
 
+import qcompiler
 from qcompiler.backends.onnx import export_onnx, to_model, writer
 from qcompiler.errors import OutputError, UnsupportedError
 from qcompiler.frontends.onnx import import_onnx
@@ -156,6 +157,15 @@ def test_any_value_may_be_an_output_under_any_name() -> None:
     graph = Graph((a,), outputs)
     for inline in (False, True):
         assert_agrees(graph, to_model(graph, inline=inline), {"x": np.ones(3, np.float32)})
+
+
+def test_constants_may_be_outputs_that_nothing_else_uses() -> None:
+    large = Constant(np.ones((64, 64), np.float32), name="large")
+    graph = Graph((a := x(3),), {"y": Relu(a), "large": large, "again": large})
+    feeds = {"x": np.ones(3, np.float32)}
+    assert_agrees(graph, to_model(graph), feeds)
+    integer = qcompiler.quantize(graph, [feeds])  # looks at other values only
+    assert_agrees(integer, to_model(integer), feeds)
 
 
 def test_an_output_name_is_not_taken_by_another_value() -> None:

@@ -82,6 +82,19 @@ def test_integers_hold_what_calibration_shows(body: str, scale: float) -> None:
         np.testing.assert_allclose(found, exact, rtol=0, atol=0.06 * largest)
 
 
+@pytest.mark.parametrize("center", [True, False])
+def test_normalization_over_one_element(center: bool) -> None:
+    x = Input(TensorType("float32", (8, 1)), name="x")
+    body = Add(Mul(Normalize(x, (1,), 1e-2, center), known(1)), known(1))
+    graph = Graph((x,), {"y": body})
+    samples = RNG.standard_normal((4, 8, 1)).astype(np.float32)
+    integer = qcompiler.quantize(graph, [{"x": sample} for sample in samples])
+    assert not list(float_ops(integer))
+    assert len(integer.ops) < 6
+    exact, found = (qcompiler.evaluate(g, {"x": samples[0]})["y"] for g in (graph, integer))
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("axes", [1, 2])
 def test_constants_of_one_element_and_many_axes(axes: int) -> None:
     x = Input(TensorType("float32", (2, 8)), name="x")
