@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -59,38 +60,58 @@ class RoundWeights(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Round every weight whose inputs were observed."""
-        factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        names: dict[Op, list[str]] = {}  # weight → the inputs of all products that share it
+        for node in graph.ops:
+            if isinstance(node, MatMul) and (name := graph.names[node.a]) in self.moments:
+                names.setdefault(node.b, []).append(name)
+        factors: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+        rounded: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
             new = rebuilt(node, operands)
-            name = graph.names[node.a] if isinstance(node, MatMul) else ""
-            if name not in self.moments:
+            if not isinstance(node, MatMul) or graph.names[node.a] not in self.moments:
                 return new
-            if name not in factors:
-                factors[name] = _factor(self.moments[name], self.damping)
-            return self._rounded(new, name, *factors[name])
+            if node.b not in rounded:
+                inputs = tuple(names[node.b])
+                if inputs not in factors:
+                    factors[inputs] = _factor([self.moments[n] for n in inputs], self.damping)
+                rounded[node.b] = _rounded(node.b, *factors[inputs])
+            return self._corrected(new, graph.names[node.a], node.b, rounded[node.b])
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
 
-    def _rounded(self, node: Op, name: str, order: np.ndarray, u: np.ndarray) -> Op:
-        match node:
-            case MatMul(_, Dequantize(Quantize(Constant(array=w) as old, q)), bias) if (
-                w.ndim == 2 and (bias is None or isinstance(bias, Constant))
+    def _corrected(self, node: Op, name: str, old: Op, new: Op) -> Op:
+        """The product with rounded weights, what remains of their mean error in its bias."""
+        match node, old, new:
+            case (
+                MatMul(bias=None | Constant() as bias),
+                Dequantize(Quantize(Constant(array=w), q)),
+                Dequantize(Constant(array=codes)),
             ):
-                codes = _codes(w.astype(np.float64), q, order, u)
-            case _:
-                return node
-        kind = TensorType(q.bounds.dtype, w.shape, q)
-        rest = self.moments[name].mean @ (w - dequantize(codes, q))
-        if bias is not None:
-            rest = rest + bias.array
-        weight = Dequantize(Constant(codes, kind, name=old.name, sources=old.sources))
-        return dataclasses.replace(node, b=weight, bias=Constant(rest.astype(np.float32)))
+                rest = self.moments[name].mean @ (w - dequantize(codes, q))
+                if bias is not None:
+                    rest = rest + bias.array
+                return dataclasses.replace(node, b=new, bias=Constant(rest.astype(np.float32)))
+        return node
 
 
-def _factor(moments: Moments, damping: float) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the channels, and the upper Cholesky factor of H⁻¹ in that order."""
-    h = moments.products / max(moments.count, 1)
+def _rounded(weight: Op, order: np.ndarray, u: np.ndarray) -> Op:
+    """Dequantized constant weights with the codes rounded; other values as they are."""
+    match weight:
+        case Dequantize(Quantize(Constant(array=w) as old, q)) if w.ndim == 2:
+            codes = _codes(w.astype(np.float64), q, order, u)
+            kind = TensorType(q.bounds.dtype, w.shape, q)
+            return Dequantize(Constant(codes, kind, name=old.name, sources=old.sources))
+    return weight
+
+
+def _factor(moments: Sequence[Moments], damping: float) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the channels, and the upper Cholesky factor of H⁻¹ in that order.
+
+    H is summed over the inputs of all products with the same weights, such as a recurrence's steps.
+    """
+    products = functools.reduce(np.add, (m.products for m in moments))
+    h = products / max(sum(m.count for m in moments), 1)
     diagonal = h.diagonal().copy()
     h[np.diag_indices_from(h)] += damping * diagonal.mean() + np.finfo(np.float64).tiny
     order = np.argsort(-diagonal, kind="stable")

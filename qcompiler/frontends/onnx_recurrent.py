@@ -92,7 +92,7 @@ def _lstm_step(d: Direction) -> Step:
             i, forget = gate((0, 1), f, cell), gate((2, 3), f, cell)
         if coupled:
             forget = Sub(scalar(1, FLOAT), i)
-        following = Mul(i, new)
+        following: Op = Mul(i, new)
         if cell is not None:
             following = Add(Mul(forget, cell), following)
         if peepholes is not None:

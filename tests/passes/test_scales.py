@@ -209,3 +209,25 @@ def test_noise_is_taken_back():
 @pytest.mark.parametrize("storage", ["int8", "int4", "int3"])
 def test_error_feedback_beats_rounding_to_nearest(storage):
     assert rounded_error(True, storage) < 0.5 * rounded_error(False, storage)
+
+
+def test_weights_that_products_share_are_rounded_once():
+    rng = np.random.default_rng(5)
+    mixing = rng.normal(size=(24, 24)) * np.geomspace(1, 0.02, 24)
+    weight = constant(rng.normal(size=(24, 8)))
+    q = fixed_point.weight_quantization(weight.array, "int4", 1)
+    shared = Dequantize(Quantize(weight, q))
+    inputs = [Input(TensorType(FLOAT, (512, 24)), name=name) for name in ("first", "second")]
+    products = {f"y{i}": MatMul(x, shared) for i, x in enumerate(inputs)}
+    graph = Graph(tuple(inputs), products)
+    feeds = {str(x.name): (rng.normal(size=(512, 24)) @ mixing).astype(FLOAT) for x in inputs}
+    moments = {name: Moments.of(24) for name in feeds}
+    for name, rows in feeds.items():
+        moments[name].update(rows)
+    after = RoundWeights(moments)(graph)
+    assert len({y.b for y in after.outputs.values()}) == 1
+    found, nearest = evaluate(after, feeds), evaluate(graph, feeds)
+    for name, rows in zip(products, feeds.values(), strict=True):
+        exact = rows @ weight.array
+        error, before = (np.mean((v[name] - exact) ** 2) for v in (found, nearest))
+        assert error < 0.5 * before
