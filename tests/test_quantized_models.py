@@ -23,6 +23,7 @@ from onnxruntime.quantization import (
 )
 
 import qcompiler
+from qcompiler.frontends.onnx_quantize import BlockScalesWarning
 from qcompiler.graph import Constant, Graph
 from qcompiler.invariants import float_ops
 from qcompiler.ops import ConvInteger, MatMulInteger
@@ -328,7 +329,11 @@ def test_weights_in_blocks_are_quantized_anew() -> None:
     codes = RNG.integers(-8, 8, (16, 5))
     b.initializers.append(helper.make_tensor("q", TensorProto.INT4, (16, 5), codes.reshape(-1)))
     scales = b.constant("s", np.abs(random((4, 5))) * np.float32(0.02))
-    w = b.node("DequantizeLinear", "q", scales, axis=0, block_size=4)
+    w = b.node("DequantizeLinear", "q", scales, axis=0, block_size=4, name="blocks")
     x = pair(b, b.input("x", [4, 16]), 0.03, np.uint8(128))
     model = b.model(pair(b, b.node("MatMul", x, w), 0.01, np.int8(0)))
-    assert ratio(integer(model), session(model.SerializeToString()), (4, 16)) > 30
+    with pytest.warns(BlockScalesWarning, match="1 weights have a scale per block.*: blocks$"):
+        graph = qcompiler.import_onnx(model)
+    found = qcompiler.quantize(graph)
+    assert list(float_ops(found)) == []
+    assert ratio(found, session(model.SerializeToString()), (4, 16)) > 30

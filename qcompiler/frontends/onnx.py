@@ -50,6 +50,7 @@ from qcompiler.frontends import (  # noqa: F401
 )
 from qcompiler.frontends.onnx_functions import check_functions
 from qcompiler.frontends.onnx_model import Source, label_of, load, printable
+from qcompiler.frontends.onnx_quantize import warn_of_blocks
 from qcompiler.frontends.onnx_walk import Walk
 from qcompiler.graph import Graph
 
@@ -88,6 +89,7 @@ def import_onnx(
         check_functions(source.model)
         walk = Walk(source, input_shapes or {})
         graph = walk.graph()
+        warn_of_blocks(source.model, graph)
     except QcompilerError as error:
         raise type(error)(printable(f"{label_of(model)}: {error}")) from None
     large = walk.loaded > MANY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,9 @@ from qcompiler.frontends.onnx_codes import quantized, storage_of
 from qcompiler.frontends.onnx_contrib import INT, MICROSOFT, define
 from qcompiler.frontends.onnx_integer import real_value
 from qcompiler.frontends.onnx_model import dtype_of
-from qcompiler.frontends.onnx_node import Node, importer
-from qcompiler.graph import Constant, Op
-from qcompiler.ops import Cast, Expand, Reshape, Slice
+from qcompiler.frontends.onnx_node import Node, importer, name_of
+from qcompiler.graph import Constant, Graph, Op
+from qcompiler.ops import Cast, Expand, FakeQuantize, Reshape, Slice
 from qcompiler.types import FLOAT
 
 STORAGES = frozenset(f"{u}int{bits}" for u in ("", "u") for bits in (2, 4, 8, 16, 32))
@@ -80,3 +81,25 @@ def _repeated(node: Node, values: Op, size: int) -> Op:
     apart = Expand(Reshape(values, (*before, blocks, 1, *after)), (*before, blocks, size, *after))
     stops = tuple(count if i == axis else d for i, d in enumerate(whole))
     return Slice(Reshape(apart, whole), (0,) * len(whole), stops, (1,) * len(whole))
+
+
+class BlockScalesWarning(UserWarning):
+    """Weights with a scale for each block were quantized anew, with one per output channel."""
+
+
+def warn_of_blocks(model: ir.Model, graph: Graph) -> None:
+    """Name the nodes whose weights have scales that no quantization of the IR can express."""
+    written = [x for x in model.graph if "block_size" in x.attributes]
+    if not written:
+        return
+    kept = {s for x in graph.ops if isinstance(x, FakeQuantize) for s in x.sources}
+    used = {s for x in graph.ops for s in x.sources}
+    names = [name for x in written if (name := name_of(x)) in used - kept]
+    if not names:
+        return
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    warnings.warn(
+        f"{len(names)} weights have a scale per block, and get one per output channel: {shown}",
+        BlockScalesWarning,
+        stacklevel=3,
+    )
