@@ -15,6 +15,7 @@ from qcompiler.ops import (
     Add,
     And,
     Cast,
+    Div,
     Equal,
     Expand,
     Movement,
@@ -95,11 +96,24 @@ def to_mask(node: Op, distance: float) -> Op | None:
     """softmax(x + very negative where not m) → softmax(x, m)."""
     if not isinstance(node, Softmax):
         return None
-    value, kept = _split(node.x, node.axis - node.type.rank, distance)
+    scores, factor = _scaled(node.x)
+    value, kept = _split(scores, node.axis - node.type.rank, distance / factor)
     if kept is None:
         return None
+    if scores is not node.x:
+        value = Mul(value, scalar(factor, FLOAT))
     mask = node.mask if _is_true(kept) else _both(node.mask, kept)
     return Softmax(_expanded(value, node.type.shape), node.axis, mask)
+
+
+def _scaled(node: Op) -> tuple[Op, float]:
+    """What a positive constant multiplies behind its mask, as in CodeGen, and the constant."""
+    match node:
+        case Mul(x, Constant(array=c)) if c.size == 1 and c.item() > 0:
+            return x, c.item()
+        case Div(x, Constant(array=c)) if c.size == 1 and c.item() > 0:
+            return x, 1 / c.item()
+    return node, 1.0
 
 
 def drop_guard(node: Op) -> Op | None:

@@ -12,6 +12,7 @@ from qcompiler.interpret import evaluate
 from qcompiler.ops import (
     Add,
     Cast,
+    Div,
     Equal,
     Expand,
     Mul,
@@ -105,6 +106,17 @@ def test_a_low_row_alone_needs_no_mask(columns: int) -> None:
     found = recognized(Softmax(Add(X, rows), 2), 2e-3)
     assert found.x is X
     assert found.mask is None
+
+
+@pytest.mark.parametrize("scaled", [lambda y: Mul(y, f(0.5)), lambda y: Div(y, f(4.0))])
+def test_a_positive_factor_behind_the_mask_is_one_of_the_scores(
+    scaled: Callable[[Op], Op],
+) -> None:
+    found = recognized(Softmax(scaled(Select(KEPT, X, f(-1e4))), 2))
+    assert np.array_equal(mask_of(found), FEEDS["kept"])
+    assert not isinstance(found.x, Select)
+    unmasked = Softmax(scaled(Select(KEPT, X, f(-60.0))), 2)  # e^-15 and e^-30 are no masks
+    assert recognized(unmasked).mask is None
 
 
 def test_a_low_row_that_is_chosen_masks() -> None:
