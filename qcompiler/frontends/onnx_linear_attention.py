@@ -7,15 +7,15 @@ import math
 import numpy as np
 
 from qcompiler.frontends.onnx_attention import apart, repeated, together
-from qcompiler.frontends.onnx_fold import simplified
+from qcompiler.frontends.onnx_conv import bias_of, convolved
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_reshape import reshaped
 from qcompiler.frontends.onnx_slice import sliced
+from qcompiler.frontends.onnx_windows import Axis
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
     Concat,
-    Conv,
     Exp,
     MatMul,
     Mul,
@@ -23,7 +23,6 @@ from qcompiler.ops import (
     Sigmoid,
     Sub,
     Transpose,
-    Window,
     scalar,
 )
 from qcompiler.types import FLOAT
@@ -89,16 +88,15 @@ def causal_convolution(node: Node) -> tuple[Op, Op]:
     x, weight = node.x, node.operand(1)
     if x.type.rank != 3 or weight.type.rank != 3 or weight.type.shape[1] != 1:
         raise node.broken(f"expected [n, c, tokens] and [c, 1, k], found {x.type}, {weight.type}")
+    if weight.type.shape[0] != x.type.shape[1]:
+        raise node.broken(f"expected a weight for {x.type}, found {weight.type}")
     if (activation := node.text("activation")) not in ("none", "silu", "swish"):
         raise node.broken(f"activation: expected none, silu or swish, found {activation!r}")
     (n, channels, _), kernel = x.type.shape, weight.type.shape[2]
     past = node.optional(3) or Constant(np.zeros((n, channels, kernel - 1), np.float32))
     whole = Concat((past, x), 2) if kernel > 1 else x
     length = whole.type.shape[2]
-    plane = Reshape(whole, (n, channels, 1, length))
-    taps = simplified(Reshape(weight, (channels, 1, 1, kernel)))
-    y: Op = Conv(plane, taps, node.optional(2), Window((1, kernel)), channels)
-    y = Reshape(y, x.type.shape)
+    y = convolved(node, whole, weight, bias_of(node, 2, channels), [Axis(kernel)], channels)
     if activation != "none":
         y = Mul(y, Sigmoid(y))
     return y, sliced(whole, {2: (length - kernel + 1, length, 1)})
