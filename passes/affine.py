@@ -9,6 +9,7 @@ import numpy as np
 
 from qcompiler import fixed_point
 from qcompiler.config import QuantizationConfig
+from qcompiler.errors import TooLongError
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Add,
@@ -31,6 +32,7 @@ from qcompiler.ops import (
     ReduceSum,
     Requantize,
     Reshape,
+    Slice,
     Softmax,
     Sub,
     Window,
@@ -39,7 +41,7 @@ from qcompiler.ops import (
 from qcompiler.ops.integer import INT32_MAX
 from qcompiler.ops.softmax import AVERAGE_BITS
 from qcompiler.passes.functions import normal, probabilities, shift_gelu, weights
-from qcompiler.types import Quantization
+from qcompiler.types import Quantization, TensorType
 
 Term = tuple[Op, np.ndarray]
 WHOLE_LIMIT = 1 << 30
@@ -70,8 +72,16 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
     """The affine form of a real value whose leaves are dequantized codes; None if it has none.
 
     Zero points end up in biases and constants: real = s·(q − z) (Jacob et al. 2018, eq. 1).  The
-    configuration chooses the forms of softmax, GELU and normalization.
+    configuration chooses the forms of softmax, GELU and normalization.  What sums up too much for
+    32 bits has no form, but for products with constants, which become several sums.
     """
+    try:
+        return _affine(value, config)
+    except TooLongError:
+        return None
+
+
+def _affine(value: Op, config: QuantizationConfig) -> Affine | None:
     match value:
         case Constant(array=c) if value.type.is_float:
             return Affine((), c.astype(np.float64))
@@ -99,7 +109,7 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
             if _is_16_bit(x) and _is_known(bias):
                 term = None if bias is None else _array(bias)
                 return _by_halves(lambda half: _matmul(value, half, w, None), x, term)
-            return _matmul(value, x, w, bias)
+            return _product_in_parts(value, x, w, bias)
         case ReduceMean(Dequantize(x), axes):
             return _mean(value, x, axes)
         case AveragePool(Dequantize(x), window):
@@ -213,6 +223,27 @@ def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
         )
         sums = Reshape(spread, (n, channels, rows, columns))
     return form.plus(Affine(((sums, -(offsets * scales).reshape(channel)),), np.asarray(0.0)))
+
+
+def _product_in_parts(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
+    """`_matmul`, its terms in as many accumulators as it takes to keep them within int32."""
+    try:
+        return _matmul(value, x, w, bias)
+    except TooLongError:
+        if not isinstance(w, Constant) or w.type.rank != 2:
+            raise
+    size, lead = w.type.shape[0], x.type.shape[:-1]
+    form: Affine | None = None
+    for start, stop in ((0, size // 2), (size // 2, size)):
+        rows = w.array[start:stop]
+        kind = TensorType(w.type.dtype, rows.shape, w.type.quantization)
+        starts, stops = (*(0 for _ in lead), start), (*lead, stop)
+        part = Slice(x, starts, stops, (1,) * x.type.rank)
+        found = _product_in_parts(value, part, Constant(rows, kind), None if start else bias)
+        if found is None:
+            return None
+        form = found if form is None else form.plus(found)
+    return form
 
 
 def _matmul(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:

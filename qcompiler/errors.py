@@ -84,3 +84,7 @@ class TypingError(QcompilerError):
     """
 
     exit_code = 12
+
+
+class TooLongError(TypingError):
+    """Sums over so many elements that they are not proved to fit their integers."""

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from typing_extensions import dataclass_transform
 
-from qcompiler.errors import TypingError
+from qcompiler.errors import TooLongError, TypingError
 from qcompiler.types import TensorType
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Op:
         except TypingError as error:
             if str(error).startswith(self.label()):
                 raise
-            raise TypingError(f"{self.label()}: {error}") from None
+            raise type(error)(f"{self.label()}: {error}") from None
 
     def infer(self) -> TensorType:
         """The type of the value, from the operands' types.
@@ -126,6 +126,11 @@ class Op:
         """Raise a `TypingError` that names this op, unless `condition` holds."""
         if not condition:
             raise TypingError(f"{self.label()}: expected {expected}, found {found}")
+
+    def prove(self, condition: bool, expected: str, found: object) -> None:
+        """Raise a `TooLongError` that names this op, unless `condition` holds."""
+        if not condition:
+            raise TooLongError(f"{self.label()}: expected {expected}, found {found}")
 
     @cached_property
     def operands(self) -> tuple[Op, ...]:

@@ -48,7 +48,7 @@ class Product(Op):
         if isinstance(bias, Constant):
             bound = bound + np.abs(bias.array.astype(np.int64))
         largest = int(bound.max(initial=0))
-        self.expect(largest <= INT32_MAX, "sums within int32", f"sums up to {largest}")
+        self.prove(largest <= INT32_MAX, "sums within int32", f"sums up to {largest}")
 
     def product_quantization(self, x: Op, weight: Op, axis: int) -> Quantization | None:
         """Scale s_x·s_w of the accumulator, whose bias accounts for all zero points."""
@@ -227,7 +227,7 @@ class ReduceSum(Op):
         count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
         largest = count * x.magnitude() if self.bound is None else self.bound
         limit = int(np.iinfo(self.dtype).max)
-        self.expect(largest <= limit, f"sums within {self.dtype}", f"sums up to {largest}")
+        self.prove(largest <= limit, f"sums within {self.dtype}", f"sums up to {largest}")
         shape = tuple(1 if i in self.axes else d for i, d in enumerate(x.shape))
         return TensorType(self.dtype, shape)
 

@@ -115,7 +115,7 @@ class IntegerNormalization(Composite):
         expect_axes(self, self.axes, self.x.type)
         self.expect(self.x.type.is_integer, "integer codes", self.x.type)
         self.expect(self.x.type.magnitude() <= 1 << 16, "codes of at most 16 bits", self.x.type)
-        self.expect(self.count <= 1 << 20, "at most 2^20 elements", self.count)
+        self.prove(self.count <= 1 << 20, "at most 2^20 elements", self.count)
         n, magnitude, lift = self.count, self.x.type.magnitude(), self.lift
         dtype = "int32" if 2 * self._factor * magnitude <= INT32_MAX else "int64"
         deviation: Op = Cast(self.x, dtype)
