@@ -56,7 +56,7 @@ class ReparameterizeScales(CalibratedPass):
         copies: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
-            if isinstance(node, MatMul) and node.a in changes:
+            if isinstance(node, MatMul) and node.a in changes and node in _products(node.a, graph):
                 return _compensated(node, copies[node.a], *changes[node.a])
             new = rebuilt(node, operands)
             if node not in changes:

@@ -92,6 +92,21 @@ def test_products_read_a_copy_of_what_others_use_too(kind):
         assert np.allclose(y, evaluate(new, feeds)[key], atol=2e-4)
 
 
+def test_products_of_two_values_read_the_value_itself():
+    rng = np.random.default_rng(0)
+    x = Input(TensorType(FLOAT, (64, 12)), name="x")
+    other = Input(TensorType(FLOAT, (12, 5)), name="other")
+    outputs = {"a": MatMul(x, constant(rng.normal(size=(12, 5)))), "b": MatMul(x, other)}
+    graph = Graph((x, other), outputs)
+    low, high = -np.arange(1.0, 13), np.arange(2.0, 14)
+    new = ReparameterizeScales(FixedRanges({}, {"x": (low, high)}))(graph)
+    assert new is not graph
+    assert new.outputs["b"].operands == graph.outputs["b"].operands
+    feeds = {"x": rng.normal(size=(64, 12)).astype(FLOAT), "other": np.ones((12, 5), FLOAT)}
+    for name, expected in evaluate(graph, feeds).items():
+        np.testing.assert_allclose(evaluate(new, feeds)[name], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_channels_that_are_alike_stay():
     rng = np.random.default_rng(0)
     graph, _ = normalized(rng)
