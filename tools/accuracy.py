@@ -2,10 +2,10 @@
 
     python tools/accuracy.py --data ../shared/data [--check]
 
-Each model is quantized from its calibration images, compiled for this CPU, and run on all its test
-images by three executors: the numpy reference, the library, and the integer ONNX file in ONNX
-Runtime.  The table shows top-1 of the float and the integer model, how often both choose the same
-class, and how many of all output values differ between the executors in any bit.
+Each model is quantized from its calibration samples, compiled for this CPU, and run on test samples
+by three executors: the numpy reference, the library, and the integer ONNX file in ONNX Runtime.
+The table shows what the float and the integer model reach, how far they agree, and how many of the
+output values differ between the executors in any bit.
 
 Models that ONNX Runtime has quantized are compiled without any data, and compared with what ONNX
 Runtime makes of the quantized model.
@@ -14,113 +14,105 @@ Runtime makes of the quantized model.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import accuracy_detection as detection
+import accuracy_diffusion as diffusion
 import numpy as np
-import onnxruntime
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from PIL import Image
+from accuracy_classification import Classifier, cifar10, imagenet, speech, tiny_imagenet
+from accuracy_executors import Executors, Line
+from onnxruntime.quantization import QuantFormat, QuantType
 from rich.console import Console
 from rich.table import Table
 
 import qcompiler
 from qcompiler.errors import UsageError
 
-IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
-IMAGENET_STD = np.array((0.229, 0.224, 0.225), np.float32)
-QUANTIZER_SAMPLES = 100
-"""What `quantize_static` is given."""
+
+def detect(folder: Path, threads: int | None) -> tuple[Line, Executors]:
+    """NanoDet on 128 images of COCO: mAP at an overlap of 0.5, at most half a point lost."""
+    samples = [{"image": x} for x, _ in detection.images(folder / "calib")]
+    options = qcompiler.Options(
+        config=qcompiler.QuantizationConfig(activations="int16"),
+        require_integer=True,
+        threads=threads,
+    )
+    run = Executors(folder / "model.onnx", samples, options)
+    samples = [{run.input: x} for x, _ in detection.images(folder / "val")]
+    real = detection.mean_average_precision(lambda x: run.real({run.input: x}), folder / "val")
+    for feeds in samples[:4]:
+        run.integer(feeds)
+    integer = detection.mean_average_precision(
+        lambda x: run.integer({run.input: x}, compare=False), folder / "val"
+    )
+    bound = real - 0.5
+    line = Line(
+        len(samples),
+        f"{real:.1f} mAP50",
+        f"{integer:.1f} mAP50 (≥ {bound:.1f})",
+        "",
+        integer >= bound,
+    )
+    return line, run
 
 
-@dataclass(frozen=True)
-class Task:
-    """A model with its images.
-
-    Attributes:
-        load: From the data folder: calibration images, test images, test labels.
-        top1: Per cent that the integer model must reach.
-        agreement: Per cent of test images on which it must choose the float model's class.
-        bits: On how many test images all three executors are compared; None on all of them.
-        quantizer: Makes the model to compile from the float one: ONNX Runtime's `quantize_static`
-            with these options.
-    """
-
-    name: str
-    load: Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray]]
-    top1: float
-    agreement: float
-    bits: int | None = None
-    quantizer: Mapping[str, Any] | None = None
-
-    @property
-    def folder(self) -> str:
-        """Where model and images are."""
-        return self.name.partition(" ")[0]
-
-
-def cifar10(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """512 training images, and all 932 test images."""
-
-    def prepared(x: np.ndarray) -> np.ndarray:
-        real = (x.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-        return np.ascontiguousarray(real.transpose(0, 3, 1, 2))
-
-    with np.load(folder / "train.npz") as train, np.load(folder / "test.npz") as test:
-        return prepared(train["x"][:512]), prepared(test["x"]), test["y"]
-
-
-def imagenet(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """100 calibration and 400 evaluation photographs; their names are their classes."""
-
-    def images(name: str) -> tuple[np.ndarray, np.ndarray]:
-        paths = sorted((folder / name).glob("*.jpg"))
-        pixels = [np.asarray(Image.open(p).convert("RGB"), np.float32) for p in paths]
-        real = np.stack(pixels).transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
-        return np.ascontiguousarray(real), np.array([int(p.stem) for p in paths])
-
-    return images("calib")[0], *images("eval")
+def denoise(
+    folder: Path, threads: int | None, picture: Path | None = None
+) -> tuple[Line, Executors]:
+    """A diffusion UNet: noise predicted over all timesteps, 25 dB, and an MSE within 2 %."""
+    options = qcompiler.Options(
+        config=qcompiler.QuantizationConfig(activations="int16"),
+        require_integer=True,
+        threads=threads,
+    )
+    run = Executors(folder / "model.onnx", diffusion.calibration(folder), options)
+    count = 400
+    timesteps = np.linspace(0, diffusion.STEPS - 1, count).astype(int)
+    sums = np.zeros(4)
+    pictures = diffusion.images(folder)[:count]
+    for i, (x, t, noise) in enumerate(diffusion.noisy(pictures, timesteps, seed=0)):
+        feeds = {"x": x, "t": np.array([t], np.int64)}
+        real, integer = run.real(feeds)["eps"], run.integer(feeds, compare=i % 8 == 0)["eps"]
+        errors = (real, real - integer, real - noise, integer - noise)
+        sums += [float(np.mean(np.square(e, dtype=np.float64))) for e in errors]
+    ratio = 10 * np.log10(sums[0] / sums[1])
+    more = 100 * (sums[3] / sums[2] - 1)
+    if picture is not None:
+        runs = (run.real, functools.partial(run.integer, compare=False))
+        drawn = [
+            [
+                diffusion.draw(lambda x, t, f=f: f({"x": x, "t": np.array([t])})["eps"], seed)  # type: ignore[misc]
+                for seed in range(12)
+            ]
+            for f in runs
+        ]
+        diffusion.sheet(drawn, picture)
+    line = Line(
+        count,
+        f"MSE {sums[2] / count:.4f}",
+        f"MSE {more:+.2f} % (≤ 2)",
+        f"{ratio:.1f} dB (≥ 25)",
+        bool(ratio >= 25 and abs(more) <= 2),
+    )
+    return line, run
 
 
-def tiny_imagenet(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """64 calibration images, and the first 1000 of the validation images."""
-
-    def prepared(x: np.ndarray) -> np.ndarray:
-        result = np.empty((len(x), 3, 224, 224), np.float32)
-        for i, pixels in enumerate(x):
-            resized = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
-            crop = np.asarray(resized, np.float32)[16:240, 16:240] / np.float32(255)
-            result[i] = ((crop - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1)
-        return result
-
-    with np.load(folder / "calib.npz") as calib, np.load(folder / "val.npz") as val:
-        return prepared(calib["x"][:64]), prepared(val["x"][:1000]), val["y"][:1000]
-
-
-TASKS = (
-    Task("resnet20_cifar10", cifar10, top1=91.2, agreement=99.0),
-    Task("mobilenet_v1_025_imagenet", imagenet, top1=56.0, agreement=0.0),
-    Task("vit_tiny_tinyimagenet", tiny_imagenet, top1=68.3, agreement=95.0, bits=100),
-    Task(
-        "resnet20_cifar10 QDQ",
+TASKS: dict[str, Callable[[Path, int | None], tuple[Line, Executors]]] = {
+    "resnet20_cifar10": Classifier(cifar10, top1=91.2, agreement=99.0),
+    "mobilenet_v1_025_imagenet": Classifier(imagenet, top1=56.0, agreement=0.0),
+    "vit_tiny_tinyimagenet": Classifier(tiny_imagenet, top1=68.3, agreement=95.0, bits=100),
+    "kwt1_speech_commands": Classifier(speech, top1=92.0, agreement=98.0, bits=100),
+    "resnet20_cifar10 QDQ": Classifier(
         cifar10,
         top1=91.2,
         agreement=99.5,
         bits=100,
         quantizer={"quant_format": QuantFormat.QDQ, "per_channel": True},
     ),
-    Task(
-        "resnet20_cifar10 QOperator",
+    "resnet20_cifar10 QOperator": Classifier(
         cifar10,
         top1=91.2,
         agreement=99.5,
@@ -128,86 +120,9 @@ TASKS = (
         # With uint8 activations ONNX Runtime's own products saturate on CPUs without VNNI.
         quantizer={"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QInt8},
     ),
-)
-
-
-class Samples(CalibrationDataReader):
-    """Calibration images as ONNX Runtime's quantizer reads them."""
-
-    def __init__(self, name: str, images: np.ndarray) -> None:
-        self.left = iter([{name: image[None]} for image in images])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next image."""
-        return next(self.left, None)
-
-
-@dataclass(frozen=True)
-class Result:
-    """Per cents, and output values that differ between executors."""
-
-    float_top1: float
-    integer_top1: float
-    agreement: float
-    images: int
-    differing: int
-    float_instructions: int
-
-
-def session(model: str | Path, *, fused: bool = True) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in ONNX Runtime, as a function of one image.
-
-    Unless `fused`, pairs of QuantizeLinear and DequantizeLinear are computed as they are written:
-    the products that are fused from them saturate on CPUs without VNNI.
-    """
-    options = onnxruntime.SessionOptions()
-    if not fused:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 2
-    runtime = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
-    name = runtime.get_inputs()[0].name
-    return lambda x: np.asarray(runtime.run(None, {name: x[None]})[0])
-
-
-def measure(task: Task, data: Path, threads: int | None) -> Result:
-    """Quantize, compile and run on every test image."""
-    folder = data / task.folder
-    calibration, images, labels = task.load(folder)
-    options = qcompiler.Options(require_integer=True, threads=threads)
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("error", qcompiler.SyntheticCalibrationWarning)
-        model = folder / "model.onnx"
-        if task.quantizer is not None:
-            name = qcompiler.import_onnx(model).inputs[0].name
-            samples = Samples(str(name), calibration[:QUANTIZER_SAMPLES])
-            quantized = Path(scratch, "quantized.onnx")
-            quantize_static(model, quantized, samples, **task.quantizer)
-            model = quantized
-        given = None if task.quantizer is not None else calibration
-        made = qcompiler.compile_model(model, "cpu", given, options=options)
-        (x,), (y,) = made.integer.inputs, made.integer.outputs
-        integer_file = Path(scratch, "integer.onnx")
-        qcompiler.export_onnx(made.integer, integer_file)
-        float_model = session(model, fused=task.quantizer is None)
-        integer_model = session(integer_file)
-    floats, integers, differing = [], [], 0
-    for i, image in enumerate(images):
-        floats.append(float_model(image)[0])
-        feeds = {str(x.name): image[None]}
-        integers.append(made.model(feeds)[y][0])
-        if task.bits is not None and i >= task.bits:
-            continue
-        for other in (qcompiler.evaluate(made.integer, feeds)[y], integer_model(image)):
-            differing += int((other[0].view(np.uint32) != integers[-1].view(np.uint32)).sum())
-    chosen, expected = np.argmax(integers, 1), np.argmax(floats, 1)
-    return Result(
-        100 * float(np.mean(expected == labels)),
-        100 * float(np.mean(chosen == labels)),
-        100 * float(np.mean(chosen == expected)),
-        len(images),
-        differing,
-        made.model.metadata.float_instructions,
-    )
+    "nanodet_coco128": detect,
+    "ddpm_mnist_unet": denoise,
+}
 
 
 def main() -> int:
@@ -215,26 +130,22 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", action="append", help="only this model (repeatable)")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--digits", type=Path, help="draw digits by the diffusion model: a .png")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bound does not hold")
     arguments = parser.parse_args()
-    tasks = [t for t in TASKS if not arguments.model or t.name in arguments.model]
-    if not tasks:
-        raise UsageError(f"--model: expected one of {', '.join(t.name for t in TASKS)}")
-    table = Table("model", "images", "float", "integer", "agreement", "differing bits", "holds")
+    if unknown := set(arguments.model or ()) - set(TASKS):
+        raise UsageError(f"--model {min(unknown)}: expected one of {', '.join(TASKS)}")
+    tasks = TASKS | {"ddpm_mnist_unet": functools.partial(denoise, picture=arguments.digits)}
+    columns = ("model", "samples", "float", "integer", "agreement", "differing bits", "holds")
+    table = Table(*columns)
     failed = False
-    for task in tasks:
-        r = measure(task, arguments.data, arguments.threads)
-        holds = (
-            r.integer_top1 >= task.top1
-            and r.agreement >= task.agreement
-            and not r.differing
-            and not r.float_instructions
-        )
+    for name in arguments.model or tasks:
+        folder = arguments.data / name.partition(" ")[0]
+        line, run = tasks[name](folder, arguments.threads)
+        holds = line.holds and not run.differing and not run.float_instructions
         failed |= not holds
-        top1 = f"{r.integer_top1:.2f} % (≥ {task.top1})"
-        agreement = f"{r.agreement:.2f} % (≥ {task.agreement})"
-        cells = (task.name, str(r.images), f"{r.float_top1:.2f} %", top1, agreement)
-        table.add_row(*cells, str(r.differing), "yes" if holds else "NO")
+        cells = (name, str(line.samples), line.real, line.integer, line.agreement)
+        table.add_row(*cells, str(run.differing), "yes" if holds else "NO")
     Console(width=140).print(table)
     return int(failed and arguments.check)
 
