@@ -97,7 +97,16 @@ def _products(x: Op, graph: Graph) -> tuple[MatMul, ...]:
         and isinstance(u.b, Constant)
         and u.b.type.rank == 2
         and (u.bias is None or isinstance(u.bias, Constant))
+        and not (_is_sum(x) and _is_shared(u.b, x, graph))
     )
+
+
+def _is_shared(weight: Op, x: Op, graph: Graph) -> bool:
+    """Whether others than x are multiplied with the weights, as in the steps of a recurrence.
+
+    Each would need weights of its own.
+    """
+    return any(x not in user.operands for user in graph.users[weight])
 
 
 def _is_sum(x: Op) -> bool:

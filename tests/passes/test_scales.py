@@ -246,3 +246,18 @@ def test_weights_that_products_share_are_rounded_once():
         exact = rows @ weight.array
         error, before = (np.mean((v[name] - exact) ** 2) for v in (found, nearest))
         assert error < 0.5 * before
+
+
+def test_a_recurrence_keeps_one_weight_for_all_steps():
+    rng = np.random.default_rng(6)
+    x, y = (Input(TensorType(FLOAT, (4, 6)), name=name) for name in "xy")
+    weight, other = (constant(rng.normal(size=(6, 6))) for _ in range(2))
+    states = [Add(x, y)]
+    for _ in range(2):
+        states.append(Add(MatMul(states[-1], weight), x))
+    graph = Graph((x, y), {"y": MatMul(states[-1], other)})
+    bounds = np.geomspace(1, 9, 6)
+    ranges = FixedRanges({}, dict.fromkeys(graph.names.values(), (-bounds, bounds)))
+    after = ReparameterizeScales(ranges)(graph)
+    assert after is not graph  # the last product has a weight of its own
+    assert sum(isinstance(op, MatMul) and op.b is weight for op in after.ops) == 2
