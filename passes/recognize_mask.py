@@ -146,7 +146,8 @@ def _split(root: Op, axis: int, distance: float) -> Split:
         else:
             leaves[node] = (node, None)
     choices = [x for node in region if isinstance(node, Select) for x in node.operands[1:]]
-    chosen = set(toposort(choices, {**leaves, **constants}))
+    borders: dict[Op, object] = {**leaves, **dict.fromkeys(constants)}
+    chosen = set(toposort(choices, borders))
     for c in constants:
         leaves[c] = _leaf(c, axis, distance, whole=c not in chosen)
     conditions = {node.operands[0]: None for node in region if isinstance(node, Select)}

@@ -157,7 +157,8 @@ def attention(node: Node) -> Op | tuple[Op, ...]:
     k, v = appended(node.optional(4), k), appended(node.optional(5), v)
     n, heads, queries, _ = q.type.shape
     keys, offset = k.type.shape[2], 0 if (past := node.optional(4)) is None else past.type.shape[2]
-    kept, place = None, offset
+    place: Op | int = offset
+    kept = None
     if (counts := node.optional(6)) is not None:
         counts = reshaped(counts, (n, 1, 1, 1))
         kept = before(counts, keys)

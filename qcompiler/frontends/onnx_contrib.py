@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from onnx.defs import OpSchema
 from onnx.helper import make_attribute
@@ -27,7 +28,7 @@ class Required:
     kind: OpSchema.AttrType
 
 
-Value = float | int | str | OpSchema.AttrType | Required
+Value: TypeAlias = float | int | str | OpSchema.AttrType | Required
 """An attribute's default, or its type where there is none."""
 
 SCHEMAS: dict[tuple[str, str], OpSchema] = {}
@@ -149,8 +150,8 @@ _GROUPS: Mapping[str, Value] = {
     "epsilon": 1e-5,
     "groups": Required(INT),
 }
-define("GroupNorm(X, gamma, beta) -> Y", **_GROUPS)
-define("SkipGroupNorm(X, gamma, beta, skip, bias?) -> Y, S?", **_GROUPS)
+define("GroupNorm(X, gamma, beta) -> Y", MICROSOFT, **_GROUPS)
+define("SkipGroupNorm(X, gamma, beta, skip, bias?) -> Y, S?", MICROSOFT, **_GROUPS)
 
 define("TransposeMatMul(A, B) -> Y", alpha=1.0, transA=0, transB=0)
 define("FusedMatMul(A, B) -> Y", alpha=1.0, transA=0, transB=0, transBatchA=0, transBatchB=0)

@@ -173,8 +173,7 @@ def _seen(node: Node, mask: Op, n: int, queries: int, keys: int) -> Op:
     elif shape == (n, queries, keys):
         mask = reshaped(mask, (n, 1, queries, keys))
     elif len(shape) == 4 and shape[1] == 1 and shape[2] >= queries and shape[3] >= keys:
-        first = keys - queries
-        mask = sliced(mask, {2: (first, first + queries, 1), 3: (0, keys, 1)})
+        mask = sliced(mask, {2: (keys - queries, keys, 1), 3: (0, keys, 1)})
     else:
         raise node.unsupported(f"a mask {mask.type} for {queries} queries and {keys} keys")
     return simplified(GreaterEqual(simplified(mask), scalar(1, mask.type.dtype)))
@@ -195,8 +194,8 @@ def group_query_attention(node: Node) -> tuple[Op, ...]:
         if node.optional(i) is not None:
             raise node.unsupported(what)
     for name, usual in (("qk_output", 0), ("causal", 1), ("sliding_window_cache", 0)):
-        if (value := node.integer(name, usual)) != usual:
-            raise node.unsupported(f"{name}={value}")
+        if (found := node.integer(name, usual)) != usual:
+            raise node.unsupported(f"{name}={found}")
     heads, kv_heads = _count(node, "num_heads"), _count(node, "kv_num_heads")
     x, key, value = node.x, node.optional(1), node.optional(2)
     if key is None or value is None:  # packed
