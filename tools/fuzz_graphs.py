@@ -14,6 +14,7 @@ import onnx
 from fuzz_contrib import UNRUN
 from fuzz_draft import GENERATORS, Draft
 from fuzz_runtime import Feed, RejectedError, build
+from fuzz_vision import UNDRAWN
 
 from qcompiler.frontends import onnx as frontend
 from qcompiler.frontends.onnx_contrib import SCHEMAS
@@ -53,7 +54,7 @@ def operators() -> Mapping[str, tuple[int, ...]]:
 
 def missing() -> list[str]:
     """Operators that are imported and that nothing here generates."""
-    return [name for name in operators() if name not in GENERATORS and name not in UNRUN]
+    return [name for name in operators() if name not in {*GENERATORS, *UNRUN, *UNDRAWN}]
 
 
 def available(opset: int) -> list[str]:
