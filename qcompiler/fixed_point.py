@@ -97,8 +97,8 @@ def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:
     scales, zero_points = quantization.scales(values.ndim), quantization.zero_points(values.ndim)
     result = np.empty(values.shape, quantization.bounds.dtype)
     for part in _parts(values.shape):
-        some = (v if np.ndim(v) == 0 or len(v) == 1 else v[part] for v in (scales, zero_points))
-        result[part] = _quantized(values[part], *some, quantization.bounds)
+        s, z = (v if np.ndim(v) == 0 or len(v) == 1 else v[part] for v in (scales, zero_points))
+        result[part] = _quantized(values[part], s, z, quantization.bounds)
     return result
 
 
