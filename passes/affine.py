@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -100,15 +101,15 @@ def _affine(value: Op, config: QuantizationConfig) -> Affine | None:
             return form and form.scaled(c.astype(np.float64))
         case Mul(Dequantize(a), Dequantize(b)):
             return _product(a, b)
-        case Conv(Dequantize(x), Dequantize(Constant() as w), bias):
+        case Conv(Dequantize(x), Dequantize(Constant() as w), bias) as conv:
             if _is_16_bit(x) and _is_known(bias):
                 term = None if bias is None else _array(bias)[:, None, None]
-                return _by_halves(lambda half: _conv(value, half, w, None), x, term)
-            return _conv(value, x, w, bias)
+                return _by_halves(functools.partial(_conv, conv, w=w, bias=None), x, term)
+            return _conv(conv, x, w, bias)
         case MatMul(Dequantize(x), Dequantize(w), bias):
             if _is_16_bit(x) and _is_known(bias):
                 term = None if bias is None else _array(bias)
-                return _by_halves(lambda half: _matmul(value, half, w, None), x, term)
+                return _by_halves(functools.partial(_matmul, value, w=w, bias=None), x, term)
             return _product_in_parts(value, x, w, bias)
         case ReduceMean(Dequantize(x), axes):
             return _mean(value, x, axes)

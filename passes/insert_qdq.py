@@ -124,7 +124,7 @@ class _Inserter:
             found[y].add(Need.EXACT)
         for node in reversed(self.graph.ops):
             for x in node.operands:
-                found[x] |= self._wants(node, x, found[node])
+                found[x].update(self._wants(node, x, found[node]))
         return {node: frozenset(wanted) for node, wanted in found.items()}
 
     def _wants(self, user: Op, x: Op, result: Collection[Need]) -> Collection[Need]:
@@ -252,19 +252,16 @@ class _Inserter:
 
     def _compared(self, node: Op) -> Quantization:
         """One quantization for all operands of which an op wants to know the order."""
-        lows, highs = [], []
-        storage, fixed = self.config.residuals, []
-        for x in node.fields(node.compares):
+        storage, compared = self.config.residuals, node.fields(node.compares)
+        method = self.config.method
+        ranges = [self.range(x, storage, method) for x in compared if not isinstance(x, Constant)]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        reach = 4 * max(-low, high)  # a bound far beyond all values may saturate
+        for x in compared:
             if isinstance(x, Constant):
-                fixed.append(x.array)
-                continue
-            low, high = self.range(x, storage, self.config.method)
-            lows, highs = [*lows, low], [*highs, high]
-        reach = 4 * max(-min(lows), max(highs))  # a bound far beyond all values may saturate
-        for array in fixed:
-            lows.append(max(float(array.min(initial=0)), -reach))
-            highs.append(min(float(array.max(initial=0)), reach))
-        return affine_quantization(min(lows), max(highs), storage)
+                low = min(low, max(float(x.array.min(initial=0)), -reach))
+                high = max(high, min(float(x.array.max(initial=0)), reach))
+        return affine_quantization(low, high, storage)
 
     def table_axis(self, node: Op) -> int | None:
         """The channel axis of a value that only a table reads and that may have many scales."""

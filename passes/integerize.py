@@ -139,7 +139,7 @@ def _on_codes(node: Op, values: tuple[Op, ...], quantization: Quantization | Non
     """The op on codes instead of the values that they stand for, if all are of one meaning."""
     if quantization is None or quantization.axis is not None:
         return None
-    codes = {x: x.x for x in values if isinstance(x, Dequantize)}
+    codes: dict[Op, Op] = {x: x.x for x in values if isinstance(x, Dequantize)}
     meanings = {x.type.quantization for x in codes.values()}
     if len(codes) != len(set(values)) or meanings != {quantization}:
         return None

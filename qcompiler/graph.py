@@ -136,7 +136,7 @@ class Op:
     def operands(self) -> tuple[Op, ...]:
         """All operands, in the order of the fields."""
         found: list[Op] = []
-        for name in _field_names(type(self)):
+        for name in _field_names(type(self)):  # type: ignore[arg-type]  # hashed by identity
             value = getattr(self, name)
             if isinstance(value, Op):
                 found.append(value)
@@ -169,7 +169,7 @@ class Op:
         """The same op on other operands, in the order of `operands`, and with other attributes."""
         new = iter(operands)
         changes: dict[str, Any] = dict(attributes)
-        for name in _field_names(type(self)):
+        for name in _field_names(type(self)):  # type: ignore[arg-type]  # hashed by identity
             value = getattr(self, name)
             if isinstance(value, Op):
                 changes[name] = next(new)

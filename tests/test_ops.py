@@ -188,7 +188,8 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
         lambda: ops.Table(u8(2), u8(255), Q8),
         r"table: expected uint8\[256\] or a multiple, found uint8\[255\]",
     ),
-    (lambda: ops.Table(x(2, dtype="int16"), u8(256), Q8), "table: expected 8-bit codes"),
+    (lambda: ops.Table(x(2, dtype="int32"), u8(256), Q8), "table: expected 8 or 16 bits"),
+    (lambda: ops.Table(x(2, dtype="int16"), u8(256), Q8), r"table: expected uint8\[65536\]"),
     (
         lambda: Constant(np.zeros(3, np.int8), TensorType("uint8", (3,))),
         r"constant: expected uint8\[3\], found int8\[3\]",

@@ -212,7 +212,7 @@ def _function(graph: Graph) -> ir.Function:
 
 def _content(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
     elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return str(array.dtype), array.shape, hashlib.sha256(elements).digest()
+    return str(array.dtype), array.shape, hashlib.sha256(elements.data).digest()
 
 
 def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:

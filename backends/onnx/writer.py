@@ -104,7 +104,12 @@ def detached(
         kept[value] = tensor
         weights[name] = tensor.numpy()
         value.const_value = ir.ExternalTensor(
-            location, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+            location,
+            offset,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
         )
         offset += tensor.nbytes
     proto = ir.to_proto(model)

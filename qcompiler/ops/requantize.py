@@ -98,6 +98,7 @@ class Table(Composite):
     def body(self) -> Op:
         x, values, q = self.x.type, self.values.type, self.quantization
         self.expect(x.is_integer and table_size(x.dtype) <= 1 << 16, "8 or 16 bits", x)
+        self.expect(values.is_integer, "a table of integers", values)
         dtype, one = values.dtype if q is None else q.bounds.dtype, table_size(x.dtype)
         fits = (values.dtype, values.rank) == (dtype, 1) and values.size % one == 0 < values.size
         self.expect(fits, f"{dtype}[{one}] or a multiple", values)
@@ -144,6 +145,8 @@ class Divide(Composite):
     def body(self) -> Op:
         q = self.quantization
         self.expect(0 <= self.shift <= 42, "a shift of 0…42", self.shift)
+        m = self.multiplier.type
+        self.expect((m.dtype, m.shape) == ("int32", ()), "a multiplier int32[]", m)
         self.expect(q.axis is None, "one scale", q)
         a, b = (self._code(x) for x in (self.a, self.b))
         negative = GreaterEqual(scalar(-1, "int64"), b)

@@ -34,13 +34,13 @@ def test_counts(qcompile, tiny):
 
 
 def test_what_stays_in_float(qcompile, tiny):
-    def divide(model):
-        """No integers divide one value by another."""
-        second = helper.make_node("MatMul", ["x", "w"], ["g"], name="divisor")
+    def power(model):
+        """No integers raise one value to the power of another."""
+        second = helper.make_node("MatMul", ["x", "w"], ["g"], name="exponent")
         model.graph.node.insert(0, second)
         model.graph.node[-1].input.append("g")
 
-    found = facts(qcompile, tiny(divide, op="Div"))
+    found = facts(qcompile, tiny(power, op="Pow"))
     assert [name for name in found["stays_float"] if "last" in name]
 
 
