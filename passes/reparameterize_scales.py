@@ -87,7 +87,9 @@ class ReparameterizeScales(CalibratedPass):
 
 def _products(x: Op, graph: Graph) -> tuple[MatMul, ...]:
     """The products with weights that use a value whose channels may have scales of their own."""
-    if graph.is_output(x) or not (isinstance(x, Input) or _is_sum(x) or _is_normalized(x, graph)):
+    if graph.is_output(x) or not (
+        isinstance(x, Input) or _is_sum(x) or _is_scaled(x) or _is_normalized(x, graph)
+    ):
         return ()
     return tuple(
         u
@@ -114,6 +116,14 @@ def _is_sum(x: Op) -> bool:
     match x:
         case Add(a, b):
             return not isinstance(a, Constant) and not isinstance(b, Constant)
+    return False
+
+
+def _is_scaled(x: Op) -> bool:
+    """Whether it is a normalized value that is only scaled per channel, as RMSNorm's."""
+    match x:
+        case Mul(Normalize(), Constant(array=gamma)):
+            return gamma.shape == x.type.shape[-1:]
     return False
 
 

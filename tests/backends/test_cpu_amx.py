@@ -47,16 +47,19 @@ DIGITS = Path(__file__).parents[2] / "models" / "digits"
 HOST = (platform.machine(), sys.platform) == ("x86_64", "linux")
 CC = shutil.which("cc")
 TILES = ("amx-tile", "amx-int8")
-
-needs_emulation = pytest.mark.skipif(
-    not HOST or CC is None, reason="AMX kernels run on x86-64 Linux with a C compiler"
-)
+VECTORS = ("avx512f", "avx512bw", "avx512vl")
 
 
 def features_here() -> dict[str, bool]:
     """LLVM's feature → whether this CPU has it; the tiles it need not have."""
     found = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
     return {str(name): bool(has) for name, has in found.items()} | dict.fromkeys(TILES, True)
+
+
+needs_emulation = pytest.mark.skipif(
+    not HOST or CC is None or not all(features_here().get(f, False) for f in VECTORS),
+    reason="AMX kernels run on x86-64 Linux with AVX-512, whose vectors they use, and a C compiler",
+)
 
 
 def isa_here() -> cpu.Isa:
