@@ -15,7 +15,8 @@ from qcompiler.calibrate.moments import Moments
 from qcompiler.fixed_point import dequantize, round_half_up
 from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import quantized
-from qcompiler.ops import Dequantize, MatMul, Quantize
+from qcompiler.ops import Conv, Dequantize, MatMul, Quantize
+from qcompiler.passes.balance import balanced_codes
 from qcompiler.passes.base import Pass, Preserves
 from qcompiler.types import Quantization, TensorType
 
@@ -34,12 +35,17 @@ class RoundWeights(Pass):
     falling H[i, i].  What remains of the mean error, E[x]·(W − Ŵ), goes into the bias (bias
     correction, Nagel et al. 2019, section 4.2).
 
+    Without data, errors are made to cancel within kernels and output channels of all products and
+    convolutions (`balance.balanced_codes`).
+
     Attributes:
+        balance: Round without data.
         moments: Second moments of the inputs of products, by value name in the graph.
         damping: Added to the diagonal of H, as a share of its mean.
         most_channels: Products with more input channels are rounded to nearest.
     """
 
+    balance: bool = False
     moments: Mapping[str, Moments] = field(default_factory=dict)
     damping: float = 0.01
     most_channels: int = 4096
@@ -59,7 +65,9 @@ class RoundWeights(Pass):
         return found
 
     def run(self, graph: Graph) -> Graph:
-        """Round every weight whose inputs were observed."""
+        """Round every weight whose inputs were observed, or every one without data."""
+        if self.balance:
+            return graph.rewrite(_balanced)
         names: dict[Op, list[str]] = {}  # weight → the inputs of all products that share it
         for node in graph.ops:
             if isinstance(node, MatMul) and (name := graph.names[node.a]) in self.moments:
@@ -93,6 +101,23 @@ class RoundWeights(Pass):
                     rest = rest + bias.array
                 return dataclasses.replace(node, b=new, bias=Constant(rest.astype(np.float32)))
         return node
+
+
+def _balanced(node: Op) -> Op | None:
+    """A product with weights that are not rounded yet → with codes whose errors cancel."""
+    match node:
+        case Conv(_, Dequantize(Quantize(Constant() as w, q)) as old):
+            axis = 0
+        case MatMul(_, Dequantize(Quantize(Constant() as w, q)) as old) if w.type.rank == 2:
+            axis = 1
+        case _:
+            return None
+    if any(q.zero_point) or q.axis not in (None, axis):
+        return None
+    codes = balanced_codes(w.array, q, axis)
+    kind = TensorType(q.bounds.dtype, w.type.shape, q)
+    new = Dequantize(Constant(codes, kind, name=w.name, sources=w.sources))
+    return node.with_operands(new if x is old else x for x in node.operands)
 
 
 def _rounded(weight: Op, order: np.ndarray, u: np.ndarray) -> Op:

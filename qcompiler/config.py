@@ -30,7 +30,7 @@ from qcompiler.errors import FileError, QcompilerError, UsageError
 from qcompiler.graph import Op
 from qcompiler.types import Storage
 
-ROUNDING = ("nearest", "gptq")
+ROUNDING = ("nearest", "balanced", "gptq")
 SOFTMAX = ("table", "shift", "log2")
 GELU = ("table", "shift")
 NORMALIZATION = ("newton", "i-vit")
@@ -78,7 +78,8 @@ class QuantizationConfig:
             convert to float32 exactly.
         table_scales: How many scales, powers of two apart, the channels in front of a table may
             have; 1 is one scale per tensor.
-        rounding: How weights are rounded: "nearest", or "gptq" (error feedback on real inputs).
+        rounding: How weights are rounded: "nearest", "balanced" (errors cancel in each kernel and
+            output channel, without data: SQuant) or "gptq" (error feedback on real inputs).
         method: How the range of an activation is chosen from its statistics.
         softmax: Exponentials by "table", by shifts ("shift": I-ViT's Shiftmax), or by a table of
             powers of a base ("log2": FQ-ViT's log2 quantization of attention, and its successors).

@@ -36,7 +36,7 @@ def detect(folder: Path, threads: int | None) -> tuple[Line, Executors]:
     """NanoDet on 128 images of COCO: mAP at an overlap of 0.5, at most half a point lost."""
     samples = [{"image": x} for x, _ in detection.images(folder / "calib")]
     options = qcompiler.Options(
-        config=qcompiler.QuantizationConfig(activations="int16"),
+        config=qcompiler.QuantizationConfig(activations="int16", rounding="balanced"),
         require_integer=True,
         threads=threads,
     )
