@@ -33,7 +33,7 @@ from qcompiler.errors import UsageError
 
 
 def detect(folder: Path, threads: int | None) -> tuple[Line, Executors]:
-    """NanoDet on 128 images of COCO: mAP at an overlap of 0.5, at most half a point lost."""
+    """NanoDet on 128 images of COCO: mAP at an overlap of 0.5, at least 43.3 %."""
     samples = [{"image": x} for x, _ in detection.images(folder / "calib")]
     options = qcompiler.Options(
         config=qcompiler.QuantizationConfig(activations="int16", rounding="balanced"),
@@ -48,11 +48,11 @@ def detect(folder: Path, threads: int | None) -> tuple[Line, Executors]:
     integer = detection.mean_average_precision(
         lambda x: run.integer({run.input: x}, compare=False), folder / "val"
     )
-    bound = real - 0.5
+    bound = 43.3
     line = Line(
         len(samples),
         f"{real:.1f} mAP50",
-        f"{integer:.1f} mAP50 (≥ {bound:.1f})",
+        f"{integer:.1f} mAP50 (≥ {bound})",
         "",
         integer >= bound,
     )
