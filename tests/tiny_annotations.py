@@ -28,7 +28,7 @@ from qcompiler.ops import (
 )
 from qcompiler.types import FLOAT, Quantization, TensorType
 
-RNG = np.random.default_rng(3)
+SEED = 3
 
 
 def kept(x: Op, storage: str = "uint8", step: float = 0.03, zero_point: int = 120) -> Op:
@@ -41,7 +41,8 @@ def weight(storage: str, zero_points: tuple[int, ...], axis: int | None, *shape:
     info = Quantization.per_tensor(storage, 1.0).bounds
     scales = tuple(0.002 * (i + 1) for i in range(len(zero_points)))
     q = Quantization(storage, scales, zero_points, axis)
-    codes = RNG.integers(info.low, info.high, shape, endpoint=True)
+    rng = np.random.default_rng((SEED, *shape))
+    codes = rng.integers(info.low, info.high, shape, endpoint=True)
     reals = (codes - q.zero_points(len(shape))) * q.scales(len(shape))
     return FakeQuantize(Constant(reals.astype(FLOAT)), q)
 

@@ -163,12 +163,15 @@ def _constant(rng: Rng, model: onnx.ModelProto) -> None:
     if not tensors:
         return
     t = one(rng, tensors)
-    x = numpy_helper.to_array(t).copy()
+    try:
+        x = numpy_helper.to_array(t).copy()
+    except (KeyError, TypeError, ValueError):  # damaged already
+        return
     if not x.size or x.dtype.kind not in "if":
         return
-    x.flat[int(rng.integers(x.size))] = one(
-        rng, REALS if x.dtype.kind == "f" else (-1, 0, 2**31 - 1)
-    )
+    number = one(rng, REALS if x.dtype.kind == "f" else (-1, 0, 2**31 - 1))
+    with np.errstate(over="ignore"):
+        x.flat[int(rng.integers(x.size))] = np.array(number).astype(x.dtype)
     if x.dtype == np.int64 and rng.random() < 0.5:
         x.flat[0] = one(rng, NUMBERS)
     t.CopyFrom(numpy_helper.from_array(x, t.name))

@@ -160,11 +160,11 @@ def test_nodes_are_named_after_modules():
     assert {"blocks.0/Add", "blocks.0/Add_1"} <= set(found)
 
 
-def test_weights_of_half_and_double_become_float32():
+def test_inputs_of_half_and_double_keep_their_dtype():
     for dtype in (torch.float16, torch.float64):
         module = made(Cnn).to(dtype)
         graph = qcompiler.import_torch(module, image().to(dtype))
-        assert graph.inputs[0].type.dtype == "float32"
+        assert f"torch.{graph.inputs[0].type.dtype}" == str(dtype)
 
 
 def test_arguments_by_name_and_by_position():
