@@ -39,16 +39,16 @@ class RoundWeights(Pass):
     convolutions (`balance.balanced_codes`).
 
     Attributes:
-        balance: Round without data.
         moments: Second moments of the inputs of products, by value name in the graph.
         damping: Added to the diagonal of H, as a share of its mean.
         most_channels: Products with more input channels are rounded to nearest.
+        balance: Round without data.
     """
 
-    balance: bool = False
     moments: Mapping[str, Moments] = field(default_factory=dict)
     damping: float = 0.01
     most_channels: int = 4096
+    balance: bool = False
 
     requires = (quantized,)
     ensures = (quantized,)
