@@ -29,7 +29,7 @@ from coverage_report import Row, integer_only, report
 TOOLS = Path(__file__).resolve().parent
 SERVER = multiprocessing.get_context("forkserver")  # imports once, forks for every architecture
 FLOOR = TOOLS / "coverage_floor.json"
-CI = ("ConvNeXt", "Denoising autoencoder", "BERT", "Llama", "TCN")
+CI = ("ConvNeXt", "Denoising autoencoder", "BERT", "Llama", "Temporal convolutional network")
 
 
 def measured(architecture: Architecture, cache: Path, library: bool, limit: int) -> Row:
