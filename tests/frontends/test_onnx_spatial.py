@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx_models import Builder
 
@@ -59,6 +60,24 @@ CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
 ]
 
 
+def one_node(
+    op_type: str,
+    shape: tuple[int, ...],
+    constants: list[Any],
+    attributes: dict[str, Any],
+    relu: bool = False,
+) -> onnx.ModelProto:
+    """One operator, called culprit, of an input, or of what Relu makes of it, and of constants."""
+    b = Builder(opset=20)
+    b.input("x", list(shape))
+    names = [
+        "" if value is None else b.constant(f"c{i}", value) for i, value in enumerate(constants)
+    ]
+    x = b.node("Relu", "x") if relu else "x"
+    b.node(op_type, x, *names, outputs=("y",), name="culprit", **attributes)
+    return b.model("y")
+
+
 @pytest.mark.parametrize(
     ("op_type", "shape", "constants", "attributes"),
     [pytest.param(*case, id=f"{case[0]}-{i}") for i, case in enumerate(CASES)],
@@ -66,13 +85,7 @@ CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
 def test_is_integer_only(
     op_type: str, shape: tuple[int, ...], constants: list[Any], attributes: dict[str, Any]
 ) -> None:
-    b = Builder(opset=20)
-    b.input("x", list(shape))
-    names = [
-        "" if value is None else b.constant(f"c{i}", value) for i, value in enumerate(constants)
-    ]
-    b.node(op_type, b.node("Relu", "x"), *names, outputs=("y",), **attributes)
-    graph = qcompiler.import_onnx(b.model("y"))
+    graph = qcompiler.import_onnx(one_node(op_type, shape, constants, attributes, relu=True))
     feeds = {"x": normal(*shape)}
     integer = qcompiler.quantize(graph, feeds)
     assert not list(float_ops(integer))
@@ -108,11 +121,6 @@ HUGE = 1 << 40
 def test_sizes_are_checked_before_memory_is_taken(
     op_type: str, shape: tuple[int, ...], constants: list[Any], attributes: dict[str, Any]
 ) -> None:
-    b = Builder(opset=20)
-    b.input("x", list(shape))
-    names = [
-        "" if value is None else b.constant(f"c{i}", value) for i, value in enumerate(constants)
-    ]
-    b.node(op_type, "x", *names, outputs=("y",), name="culprit", **attributes)
+    model = one_node(op_type, shape, constants, attributes)
     with pytest.raises(QcompilerError, match="culprit"):
-        qcompiler.import_onnx(b.model("y"))
+        qcompiler.import_onnx(model)
