@@ -12,6 +12,7 @@ import numpy as np
 from scipy import linalg
 
 from qcompiler.calibrate.moments import Moments
+from qcompiler.config import QuantizationConfig
 from qcompiler.fixed_point import dequantize, round_half_up
 from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import quantized
@@ -42,13 +43,13 @@ class RoundWeights(Pass):
         moments: Second moments of the inputs of products, by value name in the graph.
         damping: Added to the diagonal of H, as a share of its mean.
         most_channels: Products with more input channels are rounded to nearest.
-        balance: Round without data.
+        config: Chooses "nearest", "balanced" (without data) or "gptq" (with moments).
     """
 
     moments: Mapping[str, Moments] = field(default_factory=dict)
     damping: float = 0.01
     most_channels: int = 4096
-    balance: bool = False
+    config: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     requires = (quantized,)
     ensures = (quantized,)
@@ -66,7 +67,7 @@ class RoundWeights(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Round every weight whose inputs were observed, or every one without data."""
-        if self.balance:
+        if self.config.rounding == "balanced":
             return graph.rewrite(_balanced)
         names: dict[Op, list[str]] = {}  # weight → the inputs of all products that share it
         for node in graph.ops:

@@ -131,8 +131,6 @@ def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
         if isinstance(step, CalibratedPass) and (wanted := evidence.wanted(step, current)):
             ranges = calibrate(current, wanted, evidence.feeds(wanted), collecting)
             return dataclasses.replace(step, ranges=ranges)
-        if isinstance(step, RoundWeights) and chosen.config.rounding == "balanced":
-            return dataclasses.replace(step, balance=True)
         if isinstance(step, RoundWeights) and chosen.config.rounding == "gptq":
             inputs = step.observed(current)
             found = moments(current, inputs, evidence.feeds(inputs), collecting)

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from qcompiler import fixed_point
+from qcompiler.config import QuantizationConfig
+from qcompiler.graph import Constant, Graph, Input
+from qcompiler.ops import Conv, Dequantize, MatMul, Quantize, Reshape, Window
+from qcompiler.passes import RoundWeights
 from qcompiler.passes.balance import balanced_codes
-from qcompiler.types import Quantization
+from qcompiler.types import FLOAT, Quantization, TensorType
 
 
 def errors(w: np.ndarray, axis: int, storage: str) -> tuple[np.ndarray, np.ndarray]:
@@ -42,3 +46,25 @@ def test_codes_that_are_exact_stay():
     w = np.arange(-60, 60, dtype=np.float32).reshape(4, 30)
     q = Quantization.per_tensor("int8", 1.0)
     assert (balanced_codes(w, q, 1) == w).all()
+
+
+def test_the_configuration_reaches_convolutions_and_products():
+    rng = np.random.default_rng(2)
+    x = Input(TensorType(FLOAT, (1, 3, 4, 4)), name="x")
+    weights = [rng.normal(size=shape).astype(FLOAT) for shape in ((4, 3, 3, 3), (4, 5))]
+    meanings = [fixed_point.weight_quantization(w, "int8", i) for i, w in enumerate(weights)]
+    kernel, matrix = (
+        Dequantize(Quantize(Constant(w), q)) for w, q in zip(weights, meanings, strict=True)
+    )
+    rows = Dequantize(Quantize(x, Quantization.per_tensor("int8", 0.1)))
+    image = Reshape(Conv(rows, kernel, None, Window((3, 3))), (4, 4))
+    graph = Graph((x,), {"y": MatMul(image, matrix)})
+    assert RoundWeights()(graph) is graph
+    (product,) = RoundWeights(config=QuantizationConfig(rounding="balanced"))(
+        graph
+    ).outputs.values()
+    for axis, node in enumerate((product.a.x, product)):
+        w, q = weights[axis], meanings[axis]
+        codes = node.operands[1].x.array
+        assert (codes == balanced_codes(w, q, axis)).all()
+        assert not (codes == fixed_point.quantize(w, q)).all()
