@@ -146,7 +146,10 @@ def _unbounded(bound: float | None) -> bool:
 
 
 def constant_right(node: Op) -> Op | None:
-    """x − c → x + (−c), x / c → x·(1/c), c + x → x + c, c·x → x·c, (x + a) + b → x + (a + b)."""
+    """x − c → x + (−c), x / c → x·(1/c), c / x → (1/x)·c, c + x → x + c, (x + a) + b → x + (a + b).
+
+    Likewise of products, and of the maximum or minimum of a constant and a value.
+    """
     match node:
         case Add(Constant() as c, x) | Mul(Constant() as c, x) if not isinstance(x, Constant):
             return dataclasses.replace(node, a=x, b=c)

@@ -243,7 +243,8 @@ def _table(
     reals = representatives(f, (codes - zero_point) * scale, scale)
     reals = f.at(reals.astype(np.float32)).astype(np.float64)
     reals = np.nan_to_num(reals, nan=0.0)  # outside its domain
-    steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
+    with np.errstate(over="ignore"):  # to an infinity, which saturates
+        steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
     return fixed_point.round_half_up(steps) + int(result_zero_point)
 
 
