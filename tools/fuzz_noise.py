@@ -33,26 +33,27 @@ class Noise:
         self._ranges: dict[Op, tuple[float, float]] = {}
         self.comparable = True
         self.exact = [self._run(feed, None, "") for feed in feeds]
-        self._fine: list[list[dict[str, np.ndarray]]] | None = None
-        self._coarse: list[list[dict[str, np.ndarray]]] | None = None
+        self._made: dict[str, list[list[dict[str, np.ndarray]]]] = {}
 
-    def tolerance(self, name: str, sample: int) -> np.ndarray:
-        """By how much each element of an output may differ in another float runtime."""
-        if self._fine is None:
-            self._fine = self._trials("fine")
+    def tolerance(self, name: str, sample: int, *, near: bool = False) -> np.ndarray:
+        """By how much each element of an output may differ in another float runtime.
+
+        Args:
+            name: The output.
+            sample: Which sample.
+            near: Whether what cancels to zero may be a rounding error elsewhere.
+        """
         y = self.exact[sample][name].astype(np.float64)
         largest = float(np.abs(y).max(initial=0))
         spread = max(
-            float(np.abs(trial[sample][name].astype(np.float64) - y).max(initial=0))
-            for trial in self._fine
+            float(np.nan_to_num(np.abs(trial[sample][name] - y), nan=np.inf).max(initial=0))
+            for trial in self._trials("near" if near else "fine")
         )
         return np.asarray(1e-4 * np.abs(y) + 1e-5 * largest + 1e-7 + 20 * spread)
 
     def decibels(self, name: str) -> float:
         """The least signal to noise of an output when every value is rounded to 8 bits."""
-        if self._coarse is None:
-            self._coarse = self._trials("coarse")
-        return min(self.measure(name, trial) for trial in self._coarse)
+        return min(self.measure(name, trial) for trial in self._trials("coarse"))
 
     def measure(self, name: str, results: Sequence[Feed]) -> float:
         """Signal to noise over all samples, in dB; −∞ where there is no signal."""
@@ -72,7 +73,9 @@ class Noise:
             form = "rounded" if kind == "coarse" and not trial else kind
             return [self._run(feed, rng, form) for feed, rng in pairs]
 
-        return [once(trial) for trial in range(TRIALS)]
+        if kind not in self._made:
+            self._made[kind] = [once(trial) for trial in range(TRIALS)]
+        return self._made[kind]
 
     def _run(self, feed: Feed, rng: np.random.Generator | None, kind: str) -> dict[str, np.ndarray]:
         env: dict[Op, np.ndarray] = {}
@@ -105,8 +108,9 @@ class Noise:
         low, high = self._ranges[node]
         step = (high - low) / 255 or 1.0
         with np.errstate(all="ignore"):
-            if kind == "fine":
-                return np.asarray(y * (1 + 4e-7 * uniform), y.dtype)
+            if kind in ("fine", "near"):
+                least = 1e-7 * max(-low, high) if kind == "near" else 0.0
+                return np.asarray(y * (1 + 4e-7 * uniform) + least * uniform, y.dtype)
             if kind == "rounded":  # what is near zero becomes zero
                 return np.asarray(np.rint(y / step) * step, y.dtype)
             return np.asarray(y + step / 2 * uniform, y.dtype)
