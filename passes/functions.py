@@ -149,7 +149,8 @@ def representatives(function: Map, reals: np.ndarray, step: float) -> np.ndarray
     """What codes may stand for, moved by at most half a step to where the function jumps.
 
     A code of 2.9997 stands for 3 as well, which is what floor(x), x = 3 and x ≥ 3 have to be asked
-    about: inputs that hold whole numbers are then computed without an error.
+    about: inputs that hold whole numbers are then computed without an error.  What x ≥ 0.31 says of
+    the code itself is right for most of what the code stands for.
 
     Args:
         function: Of one variable.
@@ -166,7 +167,9 @@ def representatives(function: Map, reals: np.ndarray, step: float) -> np.ndarray
                 | GreaterEqual(x, Constant(array=c))
                 | GreaterEqual(Constant(array=c), x)
             ) if x in function.region.inputs and c.size == 1:
-                places.append(np.full(reals.shape, c.reshape(-1)[0], np.float64))
+                bound = float(c.reshape(-1)[0])
+                if isinstance(node, Equal) or bound.is_integer():
+                    places.append(np.full(reals.shape, bound))
     for place in places:
         reals = np.where(np.abs(place - reals) <= step / 2, place, reals)
     return reals

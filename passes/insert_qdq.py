@@ -121,7 +121,8 @@ class _Inserter:
         """What the users of each value want, seen through ops that only move elements."""
         found: dict[Op, set[Need]] = {node: set() for node in self.graph.ops}
         for y in self.graph.outputs.values():
-            found[y].add(Need.EXACT)
+            if not isinstance(y, Input):  # which is handed through as it is
+                found[y].add(Need.EXACT)
         for node in reversed(self.graph.ops):
             for x in node.operands:
                 found[x].update(self._wants(node, x, found[node]))
@@ -207,6 +208,10 @@ class _Inserter:
         """Whether the value itself becomes codes."""
         known = isinstance(node, Constant) or node in self.absorbed
         return node.type.dtype == FLOAT and not known
+
+    def _is_computed(self, output: Op) -> bool:
+        """Whether an output is more than an input that the model hands through."""
+        return self.is_rounded(output) and not isinstance(output, Input)
 
     def need(self, node: Op) -> Need:
         """The widest codes that a user wants."""
@@ -356,7 +361,7 @@ class _Inserter:
             whole = isinstance(node, FakeQuantize)  # said by the codes that it gets
             real_values[node] = operands[0] if whole else node.with_operands(operands)
         outputs = {
-            name: dequantized(y, self.width(y)) if self.is_rounded(y) else real_values[y]
+            name: dequantized(y, self.width(y)) if self._is_computed(y) else real_values[y]
             for name, y in self.graph.outputs.items()
         }
         return dataclasses.replace(self.graph, outputs=outputs)

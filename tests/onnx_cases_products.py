@@ -40,8 +40,9 @@ for _sizes in ((2, 4, 5), (2, 4, 3, 5)):
 case("MeanVarianceNormalization", f(2, 3, 4, 5), axes=[0, 2, 3])
 case("MeanVarianceNormalization", f(2, 3, 4), axes=[1])
 for _axis in (0, -1):
-    case("LpNormalization", f(3, 4) * (np.arange(4) > 0), axis=_axis)
-    case("LpNormalization", np.diag([0, 1, 1]).astype(np.float32), axis=_axis, p=2)
+    for _p in (1, 2):
+        case("LpNormalization", f(3, 4) * (np.arange(4) > 0), axis=_axis, p=_p)
+        case("LpNormalization", np.diag([0, 1, 1]).astype(np.float32), axis=_axis, p=_p)
 
 # Attention and sums of products
 _heads = (f(2, 4, 3, 8), f(2, 4, 5, 8), f(2, 4, 5, 6))

@@ -30,12 +30,15 @@ from qcompiler.errors import CalibrationError, QcompilerError, ShapeError, Unsup
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.invariants import float_ops
 
-MARGIN, FLOOR, ENOUGH = 15.0, 20.0, 45.0
+MARGIN, FLOOR, ENOUGH, MORE = 15.0, 20.0, 45.0, 50
 """dB that an integer network may be worse than noise of 8 bits on every value; the least signal to
-noise of that model for a graph to count as well conditioned; what is never too little."""
+noise of that model for a graph to count as well conditioned; what is never too little; how many
+times a graph that fails is disturbed."""
 
 SATURATING = re.compile(r"QLinear(Conv|MatMul)|QGemm|ConvInteger|MatMulInteger|QuantizeMatMul")
 """Products of codes in which ONNX Runtime saturates 16-bit pairs on x86 CPUs without VNNI."""
+UNCOMPARED = re.compile("Dynamic|QLinearSoftmax")
+"""What is made static when samples have been seen, and what ONNX Runtime rounds down."""
 LOOSE = re.compile("Quantize|QLinear|QGemm|NBits|InstanceNorm|MeanVariance")
 """Operators that round to codes, where runtimes differ by a step, and those that ONNX Runtime
 computes as x·s + (b − m·s) or by E[x²] − m², which cancels: compared by signal to noise."""
@@ -183,8 +186,8 @@ def _import_differs(case: Case, expected: list[list[np.ndarray]], noise: Noise) 
                 detail = f"{name}: off by {np.nanmax(error):.3g}, allowed {np.max(allowed):.3g}"
                 return Outcome("import", "values", f"{detail} in {ops}")
         if LOOSE.search(" ".join(case.operators)):
-            if "Dynamic" in " ".join(case.operators):
-                continue  # made static: known when samples have been seen
+            if UNCOMPARED.search(" ".join(case.operators)):
+                continue
             if _saturates() and SATURATING.search(" ".join(case.operators)):
                 continue
             theirs = [{name: results[j]} for results in expected]
@@ -238,6 +241,8 @@ def _inaccurate(
             continue
         found = noise.measure(name, results)
         if found < min(floor - MARGIN, ENOUGH):
+            floor = noise.decibels(name, MORE)  # a recurrence may be calm in a few trials
+        if floor >= FLOOR and found < min(floor - MARGIN, ENOUGH):
             detail = f"{name}: {found:.1f} dB, noise of 8 bits gives {floor:.1f} dB"
             return Outcome("accuracy", f"{10 * int((floor - found) // 10)} dB", detail)
     return None

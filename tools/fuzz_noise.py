@@ -51,9 +51,9 @@ class Noise:
         )
         return np.asarray(1e-4 * np.abs(y) + 1e-5 * largest + 1e-7 + 20 * spread)
 
-    def decibels(self, name: str) -> float:
+    def decibels(self, name: str, trials: int = TRIALS) -> float:
         """The least signal to noise of an output when every value is rounded to 8 bits."""
-        return min(self.measure(name, trial) for trial in self._trials("coarse"))
+        return min(self.measure(name, trial) for trial in self._trials("coarse", trials))
 
     def measure(self, name: str, results: Sequence[Feed]) -> float:
         """Signal to noise over all samples, in dB; −∞ where there is no signal."""
@@ -66,16 +66,16 @@ class Noise:
             return -np.inf
         return float(10 * np.log10(signal / max(noise, signal * 1e-20)))
 
-    def _trials(self, kind: str) -> list[list[dict[str, np.ndarray]]]:
+    def _trials(self, kind: str, count: int = TRIALS) -> list[list[dict[str, np.ndarray]]]:
         def once(trial: int) -> list[dict[str, np.ndarray]]:
             generators = (np.random.default_rng((trial, i)) for i in range(len(self.feeds)))
             pairs = zip(self.feeds, generators, strict=True)
             form = "rounded" if kind == "coarse" and not trial else kind
             return [self._run(feed, rng, form) for feed, rng in pairs]
 
-        if kind not in self._made:
-            self._made[kind] = [once(trial) for trial in range(TRIALS)]
-        return self._made[kind]
+        made = self._made.setdefault(kind, [])
+        made += [once(trial) for trial in range(len(made), count)]
+        return made[:count]
 
     def _run(self, feed: Feed, rng: np.random.Generator | None, kind: str) -> dict[str, np.ndarray]:
         env: dict[Op, np.ndarray] = {}

@@ -13,10 +13,9 @@ from qcompiler.frontends.onnx_integer import as_real
 from qcompiler.frontends.onnx_logic import greater
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
-from qcompiler.frontends.onnx_quotient import magnitude, opposite
+from qcompiler.frontends.onnx_quotient import absolute, opposite
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
-    Abs,
     Acos,
     Acosh,
     Add,
@@ -57,10 +56,6 @@ from qcompiler.ops import (
 from qcompiler.types import DTYPES, FLOAT
 
 
-def _absolute(x: Op) -> Op:
-    return Abs(x) if x.type.is_float else magnitude(x)
-
-
 def _sign(x: Op) -> Op:
     zero, one = (scalar(v, x.type.dtype) for v in (0, 1))
     return Select(greater(x, zero), one, Select(greater(zero, x), opposite(one), zero))
@@ -85,7 +80,7 @@ def _exponential(x: Op) -> Op:
 
 _UNARY: dict[str, Callable[[Op], Op]] = {
     **{f.__name__: f for f in (Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan)},
-    "Abs": _absolute,
+    "Abs": absolute,
     "Ceil": lambda x: opposite(Floor(opposite(x))),
     "Erf": Erf,
     "Floor": Floor,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcompiler.frontends.onnx_model import require_finite
+from qcompiler.errors import UnsupportedError
+from qcompiler.frontends.onnx_model import not_finite
 from qcompiler.graph import Constant, Graph, Op
 from qcompiler.ops import Add, Movement, Select, Softmax
 
@@ -16,12 +17,14 @@ def check_finite(graph: Graph) -> None:
     such an entry is a mask.
 
     Raises:
-        ModelError: a constant holds NaN or infinities.
+        UnsupportedError: a constant holds NaN or infinities.  The model need not be damaged:
+            weights that hold such were refused before, others are computed, or masks elsewhere.
     """
     for node in graph.ops:
         if not isinstance(node, Constant) or (masks(node.array) and _only_masks(graph, node)):
             continue
-        require_finite(node.array, f"constant {node.name!r}")
+        if (problem := not_finite(node.array)) is not None:
+            raise UnsupportedError(f"constant {node.name!r} {problem}")
 
 
 def masks(array: np.ndarray) -> bool:

@@ -212,19 +212,12 @@ def real(array: np.ndarray) -> np.ndarray:
         return array.astype(FLOAT)
 
 
-def require_finite(array: np.ndarray, what: str) -> None:
-    """Refuse NaN and infinities.
-
-    Raises:
-        ModelError: the array holds some.
-    """
+def not_finite(array: np.ndarray) -> str | None:
+    """What is wrong with an array that holds NaN or infinities; None if it holds none."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
+        return None
     nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-    raise ModelError(
-        f"{what} holds {nans} NaN and {infinities} infinite values as float32: "
-        "expected finite weights"
-    )
+    return f"holds {nans} NaN and {infinities} infinite values as float32: expected finite ones"
 
 
 def _base(tensor: ir.ExternalTensor) -> Path | None:

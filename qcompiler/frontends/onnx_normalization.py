@@ -6,8 +6,10 @@ import math
 
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
+from qcompiler.frontends.onnx_reduce import reduced_sum
 from qcompiler.graph import Op
 from qcompiler.ops import (
+    Abs,
     Add,
     AveragePool,
     Div,
@@ -113,10 +115,13 @@ def mean_variance_normalization(node: Node) -> Op:
 
 @importer("LpNormalization")
 def lp_normalization(node: Node) -> Op:
-    """x / √Σx² along an axis; 0 stays 0."""
-    if (p := node.integer("p")) != 2:
-        raise node.unsupported(f"p={p}")
+    """x / √Σx² or x / Σ|x| along an axis; 0 stays 0."""
     axis = node.axis(node.integer("axis"), node.x.type.rank)
+    if (p := node.integer("p")) == 1:
+        total = reduced_sum(Abs(node.x), (axis,))
+        return Div(node.x, Add(total, scalar(_TINY, FLOAT)))
+    if p != 2:
+        raise node.broken(f"p: expected 1 or 2, found {p}")
     y = Normalize(node.x, (axis,), _TINY, center=False)
     return Mul(y, scalar(node.x.type.shape[axis] ** -0.5, FLOAT))
 

@@ -8,6 +8,7 @@ from qcompiler.frontends.onnx_logic import either
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
+    Abs,
     Add,
     And,
     BitwiseAnd,
@@ -33,8 +34,10 @@ def opposite(x: Op) -> Op:
     return Sub(scalar(0, x.type.dtype), x)
 
 
-def magnitude(x: Op) -> Op:
-    """|x| of integers."""
+def absolute(x: Op) -> Op:
+    """|x| of numbers of any kind."""
+    if x.type.is_float:
+        return Abs(x)
     return x if x.type.dtype.startswith("u") else Maximum(x, opposite(x))
 
 
@@ -44,14 +47,14 @@ def _negative(x: Op) -> Op:
 
 def _divisor(x: Op) -> Op:
     """|x|, and 1 instead of 0: a division by zero would end the process."""
-    return Maximum(magnitude(x), scalar(1, x.type.dtype))
+    return Maximum(absolute(x), scalar(1, x.type.dtype))
 
 
 def quotient(a: Op, b: Op) -> Op:
     """a / b, of integers rounded towards 0."""
     if a.type.is_float:
         return Div(a, b)
-    found = FloorDiv(magnitude(a), _divisor(b))
+    found = FloorDiv(absolute(a), _divisor(b))
     if a.type.dtype.startswith("u"):
         return found
     return Select(unlike(_negative(a), _negative(b)), opposite(found), found)

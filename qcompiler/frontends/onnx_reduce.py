@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcompiler.frontends.onnx_node import Importer, Node, importer
-from qcompiler.frontends.onnx_quotient import magnitude, quotient
+from qcompiler.frontends.onnx_quotient import absolute, quotient
 from qcompiler.frontends.onnx_reshape import reshaped
 from qcompiler.frontends.onnx_slice import sliced
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
-    Abs,
     Add,
     Cast,
     Concat,
@@ -93,10 +92,6 @@ def _log_sum_exp(x: Op, axes: Axes) -> Op:
     return Add(largest, Log(reduced_sum(Exp(Sub(x, largest)), axes)))
 
 
-def _absolute(x: Op) -> Op:
-    return Abs(x) if x.type.is_float else magnitude(x)
-
-
 def _root(x: Op) -> Op:
     return Sqrt(x) if x.type.is_float else Cast(Sqrt(Cast(x, FLOAT)), x.type.dtype)
 
@@ -121,8 +116,8 @@ def _squares(x: Op, axes: Axes) -> Op:
 
 
 _REDUCTIONS = {
-    "ReduceL1": _Reduction(lambda x, axes: reduced_sum(_absolute(x), axes), _absolute, 0),
-    "ReduceL2": _Reduction(lambda x, axes: _root(_squares(x, axes)), _absolute, 0),
+    "ReduceL1": _Reduction(lambda x, axes: reduced_sum(absolute(x), axes), absolute, 0),
+    "ReduceL2": _Reduction(lambda x, axes: _root(_squares(x, axes)), absolute, 0),
     "ReduceLogSum": _Reduction(lambda x, axes: Log(reduced_sum(x, axes)), Log),
     "ReduceLogSumExp": _Reduction(_log_sum_exp),
     "ReduceMax": _Reduction(_largest),

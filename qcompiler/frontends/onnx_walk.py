@@ -37,7 +37,7 @@ from qcompiler.frontends.onnx_inputs import input_types
 from qcompiler.frontends.onnx_model import (
     SUB_BYTE,
     Source,
-    require_finite,
+    not_finite,
     to_array,
 )
 from qcompiler.frontends.onnx_node import checked, find_importer, name_of, schema_of
@@ -181,8 +181,9 @@ class Walk:
             self.refusals.add(str(error), str(value.name))
             return None
         self.loaded += array.size
-        if array.size > 1 and not masks(array):  # bounds and masks: refused only where they stay
-            require_finite(array, f"initializer {value.name!r}")
+        problem = None if array.size < 2 or masks(array) else not_finite(array)
+        if problem is not None:  # bounds and masks are refused only where they stay
+            raise ModelError(f"initializer {value.name!r} {problem}")
         if (element := value.const_value.dtype) in SUB_BYTE:
             return replace(integers(array, element.name.lower()), name=value.name, sources=())
         return Constant(array, name=value.name, sources=())

@@ -57,11 +57,13 @@ def test_dynamic_dimension(refused, tiny):
     refused(6, tiny(shape=("batch", 4)), words=words)
 
 
-@pytest.mark.parametrize(("value", "found"), [(np.nan, "1 NaN"), (-np.inf, "1 infinite")])
-def test_weights_that_are_no_numbers(refused, tiny, value, found):
+@pytest.mark.parametrize(
+    ("code", "value", "found"), [(4, np.nan, "1 NaN"), (5, -np.inf, "1 infinite")]
+)
+def test_weights_that_are_no_numbers(refused, tiny, code, value, found):
     weight = np.ones((4, 3), np.float32)
     weight[2, 1] = value
-    refused(4, tiny(weight=weight), words=("tiny.onnx", "'w'", found, "finite"))
+    refused(code, tiny(weight=weight), words=("tiny.onnx", "'w'", found, "finite"))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,6 @@ def test_what_follows_a_refused_node_is_still_understood() -> None:
     ("op_type", "shapes", "attributes", "words"),
     [
         ("Celu", [[3]], {"alpha": -1.0}, "Celu with alpha=-1.0"),
-        ("LpNormalization", [[3]], {"p": 1}, "LpNormalization with p=1"),
     ],
 )
 def test_forms_of_transformers_that_are_not_supported(

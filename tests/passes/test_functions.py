@@ -20,6 +20,7 @@ from qcompiler.ops import (
     Cast,
     Dequantize,
     Equal,
+    FakeQuantize,
     Floor,
     GreaterEqual,
     Map,
@@ -214,3 +215,24 @@ def test_functions_with_steps_are_right_at_whole_numbers(name: str, largest: int
     np.testing.assert_allclose(
         found.astype(np.float64), expected.astype(np.float64), atol=largest * 2.0**-15
     )
+
+
+@pytest.mark.parametrize("bound", [-0.0386, -0.0272, 0.31])
+def test_a_bound_between_codes_is_on_its_own_side(bound: float) -> None:
+    """Codes that the model chose are exact: none stands for a number beyond the bound."""
+    chosen = Quantization.per_tensor("int8", 0.0272484, -5)
+    feed = {"x": np.linspace(-3, 3, 999, dtype=np.float32)}
+    x = Input(TensorType(FLOAT, (999,)), name="x")
+    reached = GreaterEqual(FakeQuantize(x, chosen), Constant(np.array(bound, np.float32)))
+    graph = Graph((x,), {"y": reached})
+    integer = quantize(graph)
+    assert not list(float_ops(integer))
+    assert (evaluate(integer, feed)["y"] == evaluate(graph, feed)["y"]).all()
+
+
+def test_an_input_that_is_an_output_is_handed_through() -> None:
+    x = Input(TensorType(FLOAT, (3, 4)), name="x")
+    feed = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    integer = quantize(Graph((x,), {"x": x, "y": Sigmoid(x)}), feed)
+    assert integer.outputs["x"] is integer.inputs[0]
+    assert (evaluate(integer, feed)["x"] == feed["x"]).all()
