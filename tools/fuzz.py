@@ -29,7 +29,7 @@ from fuzz_check import Outcome, check, crash
 from fuzz_damage import damage_job
 from fuzz_files import small_model
 from fuzz_graphs import Case, draw, missing, operators
-from fuzz_reduce import reduce
+from fuzz_reduce import Parts, evaluate, reduce
 from fuzz_runtime import RejectedError
 from fuzz_workers import Worker
 
@@ -172,7 +172,11 @@ def _failure(
         same = found.kind == "accuracy" or found.what == outcome.what
         return found.kind == outcome.kind and same
 
-    small = reduce(case, alike, arguments.reduce)
+    def evaluated(parts: Parts) -> tuple[Parts, Case] | None:
+        found = worker.call(evaluation, parts)  # shapes that do not fit may crash ONNX Runtime
+        return None if isinstance(found, Outcome) else found
+
+    small = reduce(case, alike, arguments.reduce, evaluated)
     path = write(small, arguments.folder, f"seed{seed}")
     return f"{line}\n    {path}: {' '.join(small.operators)}"
 
@@ -180,6 +184,11 @@ def _failure(
 def judge(case: Case, library: bool) -> Outcome:
     """As `check`, by position: a job of a worker."""
     return check(case, library=library)
+
+
+def evaluation(parts: Parts) -> tuple[Parts, Case] | Outcome:
+    """As `evaluate`: a job of a worker, which has a result in any case."""
+    return evaluate(parts) or Outcome("discarded", "does not run")
 
 
 def write(case: Case, folder: Path, stem: str) -> Path:

@@ -30,7 +30,7 @@ from qcompiler.errors import CalibrationError, QcompilerError, ShapeError, Unsup
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.invariants import float_ops
 
-MARGIN, FLOOR, ENOUGH, MORE = 15.0, 20.0, 45.0, 50
+MARGIN, FLOOR, ENOUGH, MORE = 15.0, 20.0, 45.0, 300
 """dB that an integer network may be worse than noise of 8 bits on every value; the least signal to
 noise of that model for a graph to count as well conditioned; what is never too little; how many
 times a graph that fails is disturbed."""

@@ -33,16 +33,12 @@ class Parts:
 
     @classmethod
     def of(cls, case: Case) -> Parts:
-        """A case taken apart.
-
-        Raises:
-            RejectedError: it does not run.
-        """
+        """A case taken apart; its values are not known yet."""
         graph = case.model.graph
         inputs = {x.name: tuple(f[x.name] for f in case.feeds) for x in graph.input}
         initializers = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         outputs = tuple(y.name for y in graph.output)
-        return cls(case, tuple(graph.node), inputs, initializers, outputs, {}).evaluated()
+        return cls(case, tuple(graph.node), inputs, initializers, outputs, {})
 
     @property
     def opset(self) -> int:
@@ -85,24 +81,42 @@ class Parts:
         return replace(self.case, model=model, feeds=feeds)
 
 
-def reduce(case: Case, fails: Callable[[Case], bool], seconds: float = 60.0) -> Case:
-    """The smallest case found that still fails; the case itself where nothing smaller does."""
-    end = time.monotonic() + seconds
+def evaluate(parts: Parts) -> tuple[Parts, Case] | None:
+    """The parts with all values, and their case; None if they do not run."""
     try:
-        parts = Parts.of(case)
-    except RejectedError:
+        found = parts.evaluated()
+        return found, found.rebuilt()
+    except (RejectedError, KeyError, ValueError, IndexError):
+        return None
+
+
+def reduce(
+    case: Case,
+    fails: Callable[[Case], bool],
+    seconds: float = 60.0,
+    evaluate: Callable[[Parts], tuple[Parts, Case] | None] = evaluate,
+) -> Case:
+    """The smallest case found that still fails; the case itself where nothing smaller does.
+
+    Args:
+        case: What fails.
+        fails: Whether a smaller case fails alike.
+        seconds: For all of it.
+        evaluate: `evaluate`, or the same in a process that may die of it.
+    """
+    end = time.monotonic() + seconds
+    if (first := evaluate(Parts.of(case))) is None:
         return case
+    parts, _ = first
     changed = True
     while changed and time.monotonic() < end:
         changed = False
         for candidate in _smaller(parts):
             if time.monotonic() > end:
                 break
-            try:
-                found = candidate.evaluated()
-                again = found.rebuilt()
-            except (RejectedError, KeyError, ValueError, IndexError):
+            if (smaller := evaluate(candidate)) is None:
                 continue
+            found, again = smaller
             if _size(found) < _size(parts) and fails(again):
                 parts, case, changed = found, again, True
                 break

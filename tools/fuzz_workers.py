@@ -16,7 +16,7 @@ from fuzz_check import Outcome
 MEMORY = 6 << 30
 LIFE = 400  # jobs of one process; a leak goes with it
 
-Job = Callable[..., Outcome]
+Job = Callable[..., Any]
 
 
 def _serve(pipe: Connection) -> None:
@@ -76,12 +76,11 @@ class Worker:
         self.used = self._seconds()
         self.pipe.send((job, arguments))
 
-    def take(self) -> Outcome | None:
-        """The result; None while the job runs."""
+    def take(self) -> Any:
+        """The result; None while the job runs; an outcome "died" or "timeout" if it had none."""
         if self.pipe.poll():
             try:
-                result: Outcome = self.pipe.recv()
-                return result
+                return self.pipe.recv()
             except (EOFError, ConnectionResetError):
                 self.process.join()
                 code = self.process.exitcode
@@ -95,7 +94,7 @@ class Worker:
         self.start()
         return Outcome("timeout", "time limit", f"more than {used:.0f} s of processor time")
 
-    def call(self, job: Job, *arguments: Any) -> Outcome:
+    def call(self, job: Job, *arguments: Any) -> Any:
         """Run a job and wait for it."""
         self.give(job, *arguments)
         while (result := self.take()) is None:
