@@ -36,6 +36,14 @@ from fuzz_workers import Worker
 import qcompiler
 
 
+def redrawn(seed: int, only: str | None) -> Case | Outcome:
+    """The graph of a seed whose job ended without a result; drawing it may end likewise."""
+    try:
+        return draw(seed, only)
+    except RejectedError as error:
+        return Outcome("discarded", "nothing drawn", str(error))
+
+
 def graph_job(seed: int, only: str | None, library: bool) -> Outcome:
     """Draw the graph of a seed and judge it."""
     try:
@@ -137,6 +145,12 @@ def explore(arguments: argparse.Namespace, scratch: Path) -> Tally:
             if (outcome := workers[i].take()) is None:
                 continue
             del running[i]
+            if outcome.kind in ("died", "timeout") and not arguments.damage:
+                found = workers[i].call(redrawn, seed, arguments.only)
+                if isinstance(found, Outcome):  # ONNX Runtime dies of a node as it is drawn
+                    outcome = Outcome("discarded", f"drawing: {found.what}")
+                else:
+                    outcome = replace(outcome, case=found)
             tally.add(outcome)
             tally.seeds = (arguments.seed, max(seed, tally.seeds[1]))
             if not outcome.failed:
@@ -163,9 +177,9 @@ def _failure(
 ) -> str:
     """Reduce a failing graph, write it down, and say so in one line."""
     line = f"FAILED seed {seed}: {outcome.kind}: {outcome.what}: {outcome.detail}"
-    if not first or arguments.damage:
+    case = outcome.case
+    if not first or case is None:
         return line
-    case = outcome.case or draw(seed, arguments.only)  # it hung or crashed: drawn again
 
     def alike(candidate: Case) -> bool:
         found = worker.call(judge, candidate, library)

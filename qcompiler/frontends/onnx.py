@@ -102,6 +102,9 @@ def import_onnx(
 def _check_opset(source: Source) -> None:
     newest = min(NEWEST, onnx.defs.onnx_opset_version())
     if (opset := source.opset) is None:
+        nodes = [n for n in source.model.graph if n.domain not in ("", "ai.onnx")]
+        if others := sorted({f"{n.domain}.{n.op_type}" for n in nodes}):
+            raise UnsupportedError(f"operators that are not supported: {', '.join(others)}")
         raise ModelError("declares no opset of the standard operators")
     if not OLDEST <= opset <= newest:
         raise UnsupportedError(

@@ -169,3 +169,21 @@ def test_functions_that_call_themselves() -> None:
     b.functions.append(helper.make_function("custom", "Loop2", ["a"], ["b"], body, imports))
     b.input("x", [2])
     refused(ModelError, b.model(b.node("Loop2", "x", domain="custom")), "functions")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error", "words"),
+    [
+        ([("Relu", "")], ModelError, "declares no opset of the standard operators"),
+        ([("Binarizer", "ai.onnx.ml")], UnsupportedError, "ai.onnx.ml.Binarizer"),
+    ],
+)
+def test_models_without_standard_operators(
+    nodes: list[tuple[str, str]], error: type[QcompilerError], words: str
+) -> None:
+    made = [helper.make_node(op_type, ["x"], ["y"], domain=domain) for op_type, domain in nodes]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    graph = helper.make_graph(made, "g", [x], [y])
+    refused(
+        error, helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 3)]), words
+    )
