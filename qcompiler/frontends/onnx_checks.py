@@ -56,7 +56,7 @@ def all_float(node: ir.Node, operands: Sequence[Op]) -> bool:
 
     Sums over nothing and the like are left to ONNX's reference.
     """
-    if node.op_type in ("Cast", "CastLike"):
+    if node.op_type in ("Cast", "CastLike", "DynamicQuantizeLinear"):
         return False
     if node.op_type in ("RNN", "GRU", "LSTM"):  # ONNX's reference ignores sequence_lens
         return True

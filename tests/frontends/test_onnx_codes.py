@@ -183,3 +183,14 @@ def test_codes_of_floats_are_refused_by_name() -> None:
     value = b.node("QuantizeLinear", b.input("x", [2]), "s", output_dtype=TensorProto.FLOAT8E4M3FN)
     model = b.model(b.node("DequantizeLinear", value, "s"))
     refused(UnsupportedError, model, "codes of type float8e4m3fn")
+
+
+def test_dynamic_codes_of_constants_are_constants() -> None:
+    b = Builder(opset=21)
+    b.input("x", [3, 8], TensorProto.UINT8)
+    weight = b.constant("w", RNG.normal(size=(3, 8)).astype(np.float32))
+    b.node("DynamicQuantizeLinear", weight, outputs=("q", "s", "z"))
+    model = b.model(b.node("Max", "x", "q"), dtype=TensorProto.UINT8)
+    feeds = {"x": RNG.integers(0, 255, (3, 8), np.uint8)}
+    (expected,) = by_onnxruntime(model, feeds)
+    assert (next(iter(evaluate(import_onnx(model), feeds).values())) == expected).all()
