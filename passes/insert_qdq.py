@@ -121,7 +121,7 @@ class _Inserter:
         """What the users of each value want, seen through ops that only move elements."""
         found: dict[Op, set[Need]] = {node: set() for node in self.graph.ops}
         for y in self.graph.outputs.values():
-            if not isinstance(y, Input):  # which is handed through as it is
+            if self._is_computed(y):
                 found[y].add(Need.EXACT)
         for node in reversed(self.graph.ops):
             for x in node.operands:
@@ -211,7 +211,8 @@ class _Inserter:
 
     def _is_computed(self, output: Op) -> bool:
         """Whether an output is more than an input that the model hands through."""
-        return self.is_rounded(output) and not isinstance(output, Input)
+        handed_through = isinstance(output, Input) and output not in self.kept
+        return self.is_rounded(output) and not handed_through
 
     def need(self, node: Op) -> Need:
         """The widest codes that a user wants."""

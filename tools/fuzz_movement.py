@@ -238,7 +238,10 @@ def resize(d: Draft, op: str) -> None:
     if mode != "nearest" and d.opset >= 18 and d.chance(0.3):
         attributes["antialias"] = 1
     roi = None if d.opset >= 13 else d.const([], np.float32)
-    if d.chance(0.5):
+    corners = attributes["coordinate_transformation_mode"] == "align_corners"
+    whole = all((n * f).is_integer() for n, f in zip(x.shape, map(float, factors), strict=True))
+    # Whether the corners of 2.4 elements lie at 0 and 1.4 or at 0 and 1, runtimes dispute.
+    if d.chance(0.5) and (whole or not corners):
         d.emit(op, [x, roi, d.const(factors, np.float32)], **attributes)
         return
     sizes = [*x.shape[:2], *(max(1, int(n * f)) for n, f in zip(x.shape[2:], factors[2:]))]  # noqa: B905

@@ -236,3 +236,10 @@ def test_an_input_that_is_an_output_is_handed_through() -> None:
     integer = quantize(Graph((x,), {"x": x, "y": Sigmoid(x)}), feed)
     assert integer.outputs["x"] is integer.inputs[0]
     assert (evaluate(integer, feed)["x"] == feed["x"]).all()
+
+
+def test_the_codes_of_an_input_are_no_input() -> None:
+    x = Input(TensorType(FLOAT, (3, 4)), name="x")
+    feed = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    graph = Graph((x,), {"y": FakeQuantize(x, Quantization.per_tensor("uint8", 0.03))})
+    assert (evaluate(quantize(graph), feed)["y"] == evaluate(graph, feed)["y"]).all()
