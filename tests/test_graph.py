@@ -180,9 +180,12 @@ def test_ops_and_their_arrays_are_immutable() -> None:
     node = Relu(value())
     with pytest.raises(dataclasses.FrozenInstanceError):
         node.x = value()  # type: ignore[misc]
-    constant = Constant(np.zeros(3))
+    array = np.zeros(3)
+    constant = Constant(array)
     with pytest.raises(ValueError, match="read-only"):
         constant.array[0] = 1
+    array[0] = 1  # the caller's stays as it was, and is no copy
+    assert constant.array[0] == 1
 
 
 def test_origin_is_for_ops_built_inside() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.graph.base import Constant, Input, Op
+
+if TYPE_CHECKING:
+    from qcompiler.graph.graph import Graph
 
 INDENT = "  "
 
@@ -25,7 +28,7 @@ def _lines(graph: Graph, head: str) -> list[str]:
         line
         for node in graph.ops
         if not isinstance(node, (Input, Constant))
-        for line in _statement(node, names)
+        for line in _statement(node, graph)
     ]
     outputs = ", ".join(f"{name}={_reference(y, names)}" for name, y in graph.outputs.items())
     return [
@@ -36,8 +39,9 @@ def _lines(graph: Graph, head: str) -> list[str]:
     ]
 
 
-def _statement(node: Op, names: Mapping[Op, str]) -> list[str]:
-    regions = {k: v for k, v in node.attributes.items() if isinstance(v, Graph)}
+def _statement(node: Op, graph: Graph) -> list[str]:
+    names = graph.names
+    regions = {k: v for k, v in node.attributes.items() if isinstance(v, type(graph))}
     arguments = [_reference(x, names) for x in node.operands]
     arguments += [
         f"{k}={_attribute(v)}"

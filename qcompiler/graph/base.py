@@ -1,18 +1,8 @@
-"""The IR: immutable typed ops, and graphs of them.
+"""Ops, and walks over them.
 
 An op *is* the value that it computes.  It is a frozen dataclass with identity semantics, whose
 fields are operands (`Op`, `Op | None` or a tuple of them) and attributes; building one infers and
 checks its type.  `dataclasses.replace` edits, `match` recognises, what no output reaches is dead.
-
-    >>> from qcompiler.ops import Add, Relu
-    >>> from qcompiler.types import TensorType
-    >>> x = Input(TensorType("float32", (2,)), name="x")
-    >>> print(Graph((x,), {"y": Relu(Add(x, x))}))
-    graph(%x: float32[2]) {
-      %add: float32[2] = add(%x, %x)
-      %relu: float32[2] = relu(%add)
-      return y=%relu
-    }
 """
 
 from __future__ import annotations
@@ -25,16 +15,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from typing_extensions import dataclass_transform
 
 from qcompiler.errors import TooLongError, TypingError
 from qcompiler.types import TensorType
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 _C = TypeVar("_C", bound=type)
 _V = TypeVar("_V")
@@ -197,16 +184,22 @@ class Constant(Op):
     """A value known when the model is compiled.
 
     Attributes:
-        array: The elements; made read-only.
-        quantization_of: What they mean, for codes.
+        array: The elements; kept as a read-only view, so that the caller's array stays as it is.
+        tensor_type: The array's type and, for codes, what they mean; None where they mean nothing.
     """
 
     array: np.ndarray
     tensor_type: TensorType | None = None
 
+    def __post_init__(self) -> None:
+        if self.array.flags.writeable:
+            view = self.array.view()
+            view.setflags(write=False)
+            object.__setattr__(self, "array", view)
+        super().__post_init__()
+
     def infer(self) -> TensorType:
         """The array's type, or the declared one, which must match it."""
-        self.array.setflags(write=False)
         plain = TensorType(str(self.array.dtype), tuple(int(d) for d in self.array.shape))
         if (declared := self.tensor_type) is None:
             return plain
@@ -257,150 +250,6 @@ def rebuilt(node: Op, operands: Sequence[Op]) -> Op:
     if all(new is old for new, old in zip(operands, node.operands, strict=True)):
         return node
     return node.with_operands(operands)
-
-
-Rule = Callable[[Op], "Op | None"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Graph:
-    """Named outputs, the ops that compute them, and the inputs that a caller feeds.
-
-    Attributes:
-        inputs: In the order of the model, used or not.
-        outputs: Output name → value, in the order of the model.
-        name: The model's name.
-    """
-
-    inputs: tuple[Input, ...]
-    outputs: Mapping[str, Op]
-    name: str = "graph"
-
-    def __post_init__(self) -> None:
-        names = [x.name for x in self.inputs]
-        if len(set(names)) != len(names) or None in names:
-            raise TypingError(f"graph {self.name}: expected distinct input names, found {names}")
-        strangers = [x for x in self.ops if isinstance(x, Input) and x not in self.inputs]
-        if strangers:
-            raise TypingError(f"graph {self.name}: values of another graph: {strangers}")
-
-    @cached_property
-    def ops(self) -> tuple[Op, ...]:
-        """Every op that an output needs (and every input), operands first."""
-        return tuple(toposort([*self.inputs, *self.outputs.values()]))
-
-    @cached_property
-    def users(self) -> Mapping[Op, tuple[Op, ...]]:
-        """Op → the distinct ops that use it, in order; outputs of the graph do not count."""
-        users: dict[Op, dict[Op, None]] = {node: {} for node in self.ops}
-        for node in self.ops:
-            for x in node.operands:
-                users[x][node] = None
-        return {node: tuple(found) for node, found in users.items()}
-
-    @cached_property
-    def names(self) -> Mapping[Op, str]:
-        """Op → a unique, stable name: the user's where there is one.
-
-        An output's name is taken by no other op than that output, or an input.
-        """
-        reserved = {**self.outputs, **{str(x.name): x for x in self.inputs}}
-        taken: set[str] = set()
-        counts: dict[str, int] = {}
-        names: dict[Op, str] = {}
-        for given in (True, False):  # the user's names first
-            for node in self.ops:
-                if (node.name is None) == given or node in names:
-                    continue
-                name = base = node.name or node.kind()
-                while name in taken or reserved.get(name, node) is not node:
-                    counts[base] = counts.get(base, 0) + 1
-                    name = f"{base}_{counts[base]}"
-                taken.add(name)
-                names[node] = name
-        return names
-
-    def find(self, name: str) -> Op:
-        """The op of that name in `names`.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for node, given in self.names.items():
-            if given == name:
-                return node
-        raise KeyError(name)
-
-    def is_output(self, node: Op) -> bool:
-        """Whether the value is returned to the caller."""
-        return any(node is y for y in self.outputs.values())
-
-    def rewrite(self, *rules: Rule, uses: dict[Op, int] | None = None) -> Graph:
-        """Apply rules bottom-up until none matches; the same graph when nothing changed.
-
-        A rule takes an op and returns its replacement, of equal type up to quantization, or None.
-        The replacement of an op takes over its name and its sources.
-
-        Args:
-            rules: Tried in order on each op, its operands rewritten already.
-            uses: Filled on the way: how many ops and outputs use each finished op, for rules that
-                would otherwise compute again what others use as well.
-        """
-        env: dict[Op, Op] = {}
-        known: dict[Op, None] = {}
-        for old in self.ops:
-            node = rebuilt(old, [env[x] for x in old.operands])
-            known[node] = None
-            with origin(old.sources):
-                while (new := _first(rules, node)) is not None:
-                    if new not in known:
-                        new = _inherit(new, node)
-                    known.update(dict.fromkeys(toposort([new], known)))
-                    node = new
-            env[old] = node
-            if uses is not None:
-                uses[node] = len(self.users[old]) + self.is_output(old)
-        return self.with_outputs(env)
-
-    def with_outputs(self, mapping: Mapping[Op, Op]) -> Graph:
-        """The graph with its outputs replaced by the mapping; itself when nothing changed."""
-        outputs = {name: mapping.get(y, y) for name, y in self.outputs.items()}
-        if all(
-            new is old for new, old in zip(outputs.values(), self.outputs.values(), strict=True)
-        ):
-            return self
-        return dataclasses.replace(self, outputs=outputs)
-
-    def to_networkx(self) -> nx.DiGraph:
-        """Ops as nodes, an edge from each operand to its user."""
-        import networkx as nx  # takes 20 MiB and longer than loading a library
-
-        graph = nx.DiGraph()
-        graph.add_nodes_from(self.ops)
-        graph.add_edges_from((x, node) for node in self.ops for x in node.operands)
-        return graph
-
-    def __str__(self) -> str:
-        from qcompiler.text import to_text
-
-        return to_text(self)
-
-    def __repr__(self) -> str:
-        return f"<Graph {self.name}: {len(self.ops)} ops>"
-
-
-def _first(rules: tuple[Rule, ...], node: Op) -> Op | None:
-    for rule in rules:
-        if (new := rule(node)) is not None and new is not node:
-            return new
-    return None
-
-
-def _inherit(new: Op, old: Op) -> Op:
-    sources = tuple(dict.fromkeys((*new.sources, *old.sources)))
-    if new.name == old.name and new.sources == sources:
-        return new
-    return dataclasses.replace(new, name=old.name, sources=sources)
 
 
 @functools.cache
