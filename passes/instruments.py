@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,34 @@ class DumpIr(Instrument):
             return
         with atomic_path(self.folder / f"{number:02}-{title}.txt") as path:
             path.write_text(f"{graph}\n", "utf-8")
+
+
+@dataclass(frozen=True)
+class KeepInput(Instrument):
+    """Keeps the graph that the last pass was given, for whoever reports that it failed.
+
+    In front of other instruments, so that a pass whose contract the graph breaks counts.
+
+    Attributes:
+        latest: The pass and the graph; empty before the first pass.
+    """
+
+    latest: list[tuple[Pass, Graph]] = field(default_factory=list, repr=False, compare=False)
+
+    def before(self, step: Pass, graph: Graph) -> None:
+        """Keep this graph instead of the last."""
+        self.latest[:] = [(step, graph)]
+
+
+def described(step: Pass) -> str:
+    """A pass in the form of `--passes`: its name, and options that are not the default's."""
+    options = {f.name: (getattr(step, f.name), f.default) for f in dataclasses.fields(step)}
+    chosen = [
+        f"{name}={value}"
+        for name, (value, default) in options.items()
+        if isinstance(value, (bool, int, float, str)) and value != default
+    ]
+    return f"{step.title()}{{{','.join(chosen)}}}" if chosen else step.title()
 
 
 @dataclass(frozen=True)

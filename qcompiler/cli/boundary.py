@@ -53,10 +53,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if options.get("verbose", 0) >= SHOW_TRACEBACK:
                 traceback.print_exc()
             # Libraries and linkers fail in their own ways when a signal reaches them first.
-            line, code = _interrupted(received[0]) if received else _explained(error)
+            line, code = _interrupted(received[0]) if received else explained(error)
             typer.secho("qcompile: ", err=True, nl=False)
             typer.secho("error: ", err=True, nl=False, fg="red", bold=True)
-            typer.echo(line, err=True)
+            typer.echo(
+                "; ".join([line, *map(printable, getattr(error, "__notes__", ()))]), err=True
+            )
             raise typer.Exit(code) from None
 
     return run
@@ -66,7 +68,7 @@ def _interrupted(number: int) -> tuple[str, int]:
     return f"interrupted by {signal.Signals(number).name}", 128 + number
 
 
-def _explained(error: BaseException) -> tuple[str, int]:
+def explained(error: BaseException) -> tuple[str, int]:
     """One line about an error, and the exit code."""
     text = printable(str(error))
     match error:

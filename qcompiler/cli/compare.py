@@ -21,6 +21,7 @@ from qcompiler.cli.arguments import (
     sample_options,
 )
 from qcompiler.cli.boundary import guarded
+from qcompiler.cli.replay import saved_on_error
 from qcompiler.errors import OutputError, UsageError
 from qcompiler.files import atomic_path
 
@@ -103,6 +104,7 @@ def compare_command(
     gelu: cli.Gelu = None,
     passes: cli.Passes = None,
     disable_pass: cli.DisabledPasses = None,
+    save_on_error: cli.SaveOnError = None,
     verbose: cli.Verbose = 0,
     quiet: cli.Quiet = False,
 ) -> None:
@@ -129,7 +131,9 @@ def compare_command(
         threads=threads,
         progress=not quiet,
     )
-    found = _compared(model, library, calib, chosen, data, used, mode)
+    with saved_on_error(save_on_error, model) as first:
+        chosen = dataclasses.replace(chosen, instruments=(*first, *chosen.instruments))
+        found = _compared(model, library, calib, chosen, data, used, mode)
     rows = found.ordered(sort.value, top)
     if not quiet:
         from rich.console import Console

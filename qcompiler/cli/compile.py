@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from qcompiler.cli.boundary import guarded
 from qcompiler.cli.facts import kernel_line
 from qcompiler.cli.jobs import Job
 from qcompiler.cli.options import Emit
+from qcompiler.cli.replay import saved_on_error
 from qcompiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def compile_command(
     list_passes: cli.ListPasses = False,
     dump_ir_after: cli.DumpIrAfter = None,
     dump_ir_dir: cli.DumpIrDir = None,
+    save_on_error: cli.SaveOnError = None,
     verbose: cli.Verbose = 0,
     quiet: cli.Quiet = False,
 ) -> None:
@@ -80,29 +83,27 @@ def compile_command(
 
     find_target(target)
     steps = pass_list(passes, disable_pass or [])
-    job = Job(
-        model,
-        target,
-        calib,
-        Options(
-            config=quantization_config(
-                config, preset, Choices(calib_method, softmax, gelu), skip or []
-            ),
-            samples=sample_options(calib, num_samples, Preprocessing(mean, std, layout, resize)),
-            passes=steps,
-            instruments=_instruments(steps, dump_ir_after, dump_ir_dir, verbose),
-            require_integer=require_integer,
-            input_shapes=input_shapes(input_shape or []),
-            seed=seed,
-            threads=threads,
-            tune=tune,
-            progress=not quiet,
+    chosen = Options(
+        config=quantization_config(
+            config, preset, Choices(calib_method, softmax, gelu), skip or []
         ),
+        samples=sample_options(calib, num_samples, Preprocessing(mean, std, layout, resize)),
+        passes=steps,
+        instruments=_instruments(steps, dump_ir_after, dump_ir_dir, verbose),
+        require_integer=require_integer,
+        input_shapes=input_shapes(input_shape or []),
+        seed=seed,
+        threads=threads,
+        tune=tune,
+        progress=not quiet,
     )
-    if stop_after is not None:
-        _write_graph(job, stop_after, output)
-    elif output is not None:
-        _write(job, emit, inline, output, verbose=verbose > 0, quiet=quiet)
+    with saved_on_error(save_on_error, model) as first:
+        options = dataclasses.replace(chosen, instruments=(*first, *chosen.instruments))
+        job = Job(model, target, calib, options)
+        if stop_after is not None:
+            _write_graph(job, stop_after, output)
+        elif output is not None:
+            _write(job, emit, inline, output, verbose=verbose > 0, quiet=quiet)
 
 
 def _check_together(

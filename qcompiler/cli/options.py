@@ -231,6 +231,15 @@ DumpIrDir = Annotated[
         panel=LOOK, metavar="DIR", help="Write those graphs to files; alone: behind every pass."
     ),
 ]
+SaveOnError = Annotated[
+    Path | None,
+    _option(
+        panel=LOOK,
+        metavar="FILE",
+        help="Where a pass fails by a defect, write the graph that it was given; MODEL may be such "
+        "a file.",
+    ),
+]
 Verbose = Annotated[
     int,
     _option(

@@ -25,7 +25,8 @@ def import_model(
     """Import a float model of any kind into the real language.
 
     Args:
-        model: What `import_onnx` or `import_torch` takes, or a `Graph`, which is returned as it is.
+        model: What `import_onnx` or `import_torch` takes, or a `Graph`, which is returned as it is,
+            or the path of one that was saved.
         example_inputs: Of a torch model; see `import_torch`.
         input_shapes: Input name → shape, for inputs with open dimensions.
 
@@ -33,7 +34,10 @@ def import_model(
         QcompilerError: a subclass says what is wrong with the model.
     """
     from qcompiler.graph import Graph
+    from qcompiler.graph.archive import is_saved
 
+    if is_saved(model):
+        return Graph.load(model)
     if is_torch(model):
         from qcompiler.frontends.torch import import_torch
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "qcompiler graph", 1
 TEXT, ARRAYS = "graph.jsonl", "arrays/"
+NAME_OFFSET = 30
+"""Where a zip file has the name of its first member."""
 AnyPath = str | os.PathLike[str]
 
 
@@ -69,6 +71,15 @@ def read_note(path: AnyPath) -> str:
         FileError: the file is missing, or no saved graph.
     """
     return _opened(path, lambda file: _header(_lines(file)))
+
+
+def is_saved(path: Any) -> bool:
+    """Whether this is the path of a file that begins as saved graphs do."""
+    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        file.seek(NAME_OFFSET)
+        return file.read(len(TEXT)) == TEXT.encode()
 
 
 def _opened(path: AnyPath, work: typing.Callable[[zipfile.ZipFile], Any]) -> Any:
