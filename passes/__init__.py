@@ -43,7 +43,7 @@ DEFAULT: tuple[Pass, ...] = (
     ReparameterizeScales(),
     SplitChannels(),
     InsertQdq(),
-    RoundWeights(),
+    RoundWeights("nearest"),  # unless the configuration says otherwise
     Integerize(),
 )
 """From a real graph to an integer one."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import yaml
 
@@ -14,8 +14,16 @@ from qcompiler.errors import ContractError, UsageError
 from qcompiler.graph import Graph, Rule
 from qcompiler.invariants import Invariant
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from qcompiler.passes.evidence import Evidence
+
 MOST_SWEEPS = 200
 """Rewriting that has not come to rest by then never will."""
+
+GIVEN: Mapping[str, Any] = {"given": True}
+"""Metadata of the fields of a pass that are no options: `Pass.prepared` completes them."""
 
 Preserves = Literal["bits", "reals", "nothing"]
 
@@ -38,6 +46,13 @@ class Pass:
     requires: ClassVar[tuple[Invariant, ...]] = ()
     ensures: ClassVar[tuple[Invariant, ...]] = ()
     preserves: ClassVar[Preserves] = "bits"
+
+    def prepared(self, graph: Graph, evidence: Evidence) -> Self:
+        """The pass, completed for the graph that it will get with what it asks of the evidence.
+
+        What it was given explicitly stays as it is.
+        """
+        return self
 
     def run(self, graph: Graph) -> Graph:
         """The transformed graph, or the same object."""
@@ -118,13 +133,13 @@ class PassManager:
     Attributes:
         passes: In the order of running.
         instruments: Called around every pass.
-        prepare: Completes a pass just before it runs, for the graph that it will get: the driver
-            fills in calibration there, so that ranges are never stale.
+        evidence: What passes may ask for just before they run, for the graph that they will get,
+            so that ranges are never stale; None: they run as they are.
     """
 
     passes: tuple[Pass, ...]
     instruments: tuple[Instrument, ...] = (Verify(),)
-    prepare: Callable[[Pass, Graph], Pass] | None = None
+    evidence: Evidence | None = None
 
     def __call__(self, graph: Graph) -> Graph:
         """Run all passes.
@@ -142,10 +157,10 @@ class PassManager:
         import time
 
         for step in self.passes:
-            if self.prepare is not None:
-                step = self.prepare(step, graph)
             for instrument in self.instruments:
                 instrument.before(step, graph)
+            if self.evidence is not None:  # behind the contract: minutes may go by on samples
+                step = step.prepared(graph, self.evidence)
             start = time.perf_counter()
             new = step.run(graph)
             seconds = time.perf_counter() - start
@@ -173,7 +188,7 @@ def parse_pass(text: str, known: Iterable[type[Pass]]) -> Pass:
 
 
 def _options(kind: type[Pass], text: str) -> Iterable[tuple[str, Any]]:
-    fields = [f.name for f in dataclasses.fields(kind)]
+    fields = [f.name for f in dataclasses.fields(kind) if not f.metadata.get("given")]
     for item in filter(None, map(str.strip, re.split(r",(?![^\[\(]*[\]\)])", text))):
         field, equals, value = map(str.strip, item.partition("="))
         if field not in fields or not equals:

@@ -30,6 +30,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.annotations import Annotated, annotated, signed, weight_codes
 from qcompiler.passes.base import Preserves
+from qcompiler.passes.evidence import CalibratedPass, Ranges
 from qcompiler.passes.needs import (
     PRODUCTS,
     Need,
@@ -39,7 +40,6 @@ from qcompiler.passes.needs import (
     needs,
     takes_any_width,
 )
-from qcompiler.passes.ranges import CalibratedPass, Ranges
 from qcompiler.types import FLOAT, Quantization, Storage, TensorType, common_quantization
 
 MAX_TERMS = 4
@@ -62,16 +62,16 @@ class InsertQdq(CalibratedPass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph in the quantized language."""
-        return _Inserter(annotated(graph), self.ranges, self.config).result()
+        return _Inserter(annotated(graph), self.known, self.configuration).result()
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """Every value that becomes codes, unless annotations say its range."""
-        inserter = _Inserter(annotated(graph), self.ranges, self.config)
+        inserter = _Inserter(annotated(graph), self.known, self.configuration)
         return inserter.observed(lambda v: inserter.known_range(v) is None)
 
     def helpful(self, graph: Graph) -> Mapping[str, int | None]:
         """Values whose range only follows from annotations of others."""
-        inserter = _Inserter(annotated(graph), self.ranges, self.config)
+        inserter = _Inserter(annotated(graph), self.known, self.configuration)
         return inserter.observed(
             lambda v: inserter.known_range(v) is not None and v not in inserter.kept
         )
@@ -258,8 +258,8 @@ class _Inserter:
 
     def _compared(self, node: Op) -> Quantization:
         """One quantization for all operands of which an op wants to know the order."""
-        storage, compared = self.config.residuals, node.fields(node.compares)
-        method = self.config.method
+        config, compared = self.config.rule(node), node.fields(node.compares)
+        storage, method = config.residuals, config.method
         ranges = [self.range(x, storage, method) for x in compared if not isinstance(x, Constant)]
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         reach = 4 * max(-low, high)  # a bound far beyond all values may saturate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
+from qcompiler.passes.evidence import ConfiguredPass
 from qcompiler.passes.functions import representatives, shift_gelu
 from qcompiler.types import Quantization, TensorType
 
@@ -42,7 +43,7 @@ LARGEST_TABLE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Integerize(RewritePass):
+class Integerize(ConfiguredPass, RewritePass):
     """Compute with codes: quantize(f(dequantize(q), …)) becomes integers in, integers out.
 
     Whatever is linear in its operands, with a clamp at the end, is accumulators and one dyadic
@@ -73,15 +74,14 @@ class Integerize(RewritePass):
     }
     """
 
-    config: QuantizationConfig = field(default_factory=QuantizationConfig)
-
     requires = (quantized,)
     preserves: ClassVar[Preserves] = "reals"
 
     def rules(self) -> tuple[Rule, ...]:
         """Codes that nothing changes, movements and tables before the general affine rule."""
         shift, requantize = (
-            functools.partial(rule, config=self.config) for rule in (to_shift_gelu, to_requantize)
+            functools.partial(rule, config=self.configuration)
+            for rule in (to_shift_gelu, to_requantize)
         )
         return (
             same_codes,

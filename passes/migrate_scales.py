@@ -13,7 +13,7 @@ from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import MatMul, Movement, Softmax
 from qcompiler.passes.base import Preserves
-from qcompiler.passes.ranges import CalibratedPass
+from qcompiler.passes.evidence import CalibratedPass
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,15 @@ class MigrateScales(CalibratedPass):
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """The values v, per channel."""
-        found = [pair for node in graph.ops if (pair := _pair(node, graph))]
+        found = self._pairs(graph).values()
         return {graph.names[pair.first]: pair.first.type.rank - 1 for pair in found}
 
     def run(self, graph: Graph) -> Graph:
         """Migrate between every value projection and the projection behind attention."""
         first: dict[Op, tuple[np.ndarray, np.ndarray]] = {}
         second: dict[Op, tuple[np.ndarray, np.ndarray]] = {}
-        for node in graph.ops:
-            if not (pair := _pair(node, graph)):
-                continue
-            low, high = self.ranges.channels(graph.names[pair.first])
+        for node, pair in self._pairs(graph).items():
+            low, high = self.known.channels(graph.names[pair.first])
             factors, terms = self._chosen(low, high, pair)
             if factors is not None:
                 first[pair.first] = (factors, terms)
@@ -69,6 +67,12 @@ class MigrateScales(CalibratedPass):
             return node
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
+
+    def _pairs(self, graph: Graph) -> dict[Op, _Pair]:
+        """The pairs that are to become integers, by their second product."""
+        skips = self.configuration.skips
+        found = {node: pair for node in graph.ops if (pair := _pair(node, graph))}
+        return {y: p for y, p in found.items() if not (skips(p.first) or skips(y))}
 
     def _chosen(
         self, low: np.ndarray, high: np.ndarray, pair: _Pair

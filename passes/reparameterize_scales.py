@@ -14,7 +14,7 @@ from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, MatMul, Mul, Normalize
 from qcompiler.passes.base import Preserves
-from qcompiler.passes.ranges import CalibratedPass
+from qcompiler.passes.evidence import CalibratedPass
 from qcompiler.types import Storage
 
 
@@ -43,25 +43,26 @@ class ReparameterizeScales(CalibratedPass):
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """The normalized values, per channel."""
-        return {graph.names[x]: x.type.rank - 1 for x in graph.ops if _products(x, graph)}
+        return {graph.names[x]: x.type.rank - 1 for x in graph.ops if self._products(x, graph)}
 
     def run(self, graph: Graph) -> Graph:
         """Reparameterize every normalization that products use."""
         changes: dict[Op, tuple[np.ndarray, np.ndarray]] = {}
         for x in graph.ops:
-            if _products(x, graph) and (found := self._channels(graph.names[x])):
+            if self._products(x, graph) and (found := self._channels(x, graph.names[x])):
                 changes[x] = found
         if not changes:
             return graph
+        products = {x: self._products(x, graph) for x in changes}
         copies: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
-            if isinstance(node, MatMul) and node.a in changes and node in _products(node.a, graph):
+            if isinstance(node, MatMul) and node.a in changes and node in products[node.a]:
                 return _compensated(node, copies[node.a], *changes[node.a])
             new = rebuilt(node, operands)
             if node not in changes:
                 return new
-            private = len(_products(node, graph)) == len(graph.users[node])
+            private = len(products[node]) == len(graph.users[node])
             if private and _is_normalized(node, graph):
                 return copies.setdefault(node, _reparameterized(node, operands[0], *changes[node]))
             copies[node] = _copy(new, *changes[node])
@@ -69,10 +70,17 @@ class ReparameterizeScales(CalibratedPass):
 
         return graph.with_outputs(fold(graph.ops, {}, visit))
 
-    def _channels(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    def _products(self, x: Op, graph: Graph) -> tuple[MatMul, ...]:
+        """The products that read codes of a value whose channels may have scales of their own."""
+        config = self.configuration
+        if config.skips(x):
+            return ()
+        return tuple(u for u in _products(x, graph) if not config.skips(u))
+
+    def _channels(self, x: Op, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """r and s̃·(z − z̃) per channel; None where they change nothing."""
-        low, high = self.ranges.channels(name)
-        bounds = Storage(self.config.activations)
+        low, high = self.known.channels(name)
+        bounds = Storage(self.configuration.rule(x).activations)
         span = high - low
         if not (span > 0).any():
             return None

@@ -6,27 +6,34 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from scipy import linalg
 
-from qcompiler.calibrate.moments import Moments
-from qcompiler.config import QuantizationConfig
+from qcompiler.config import ROUNDING
+from qcompiler.errors import CalibrationError, UsageError
 from qcompiler.fixed_point import dequantize, round_half_up
 from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import quantized
 from qcompiler.ops import Conv, Dequantize, MatMul, Quantize
 from qcompiler.passes.balance import balanced_codes
-from qcompiler.passes.base import Pass, Preserves
+from qcompiler.passes.base import GIVEN, Preserves
+from qcompiler.passes.evidence import ConfiguredPass
 from qcompiler.types import Quantization, TensorType
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from qcompiler.calibrate.moments import Moments
+    from qcompiler.passes.evidence import Evidence
 
 BLOCK = 64
 """Channels whose errors are passed on to the later blocks at once."""
 
 
 @dataclass(frozen=True)
-class RoundWeights(Pass):
+class RoundWeights(ConfiguredPass):
     """Round the weights of matrix products so that their errors cancel on real inputs.
 
     GPTQ (Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
@@ -36,24 +43,45 @@ class RoundWeights(Pass):
     falling H[i, i].  What remains of the mean error, E[x]·(W − Ŵ), goes into the bias (bias
     correction, Nagel et al. 2019, section 4.2).
 
-    Without data, errors are made to cancel within kernels and output channels of all products and
-    convolutions (`balance.balanced_codes`).
+    Without data ("balanced"), errors are made to cancel within kernels and output channels of all
+    products and convolutions (`balance.balanced_codes`).
 
     Attributes:
-        moments: Second moments of the inputs of products, by value name in the graph.
+        method: "gptq", "balanced" or "nearest": how the weights are rounded of which the
+            configuration does not say it.  So a pass that is named does its work, and the one in
+            `DEFAULT`, which names "nearest", what the configuration says.
         damping: Added to the diagonal of H, as a share of its mean.
         most_channels: Products with more input channels are rounded to nearest.
-        config: Chooses "nearest", "balanced" (without data) or "gptq" (with moments).
+        moments: Second moments of the inputs of products, by value name in the graph; None: what
+            samples show.
+
+    Raises:
+        UsageError: a method that does not exist.
+        CalibrationError: when run, where weights want moments and the pass has none.
     """
 
-    moments: Mapping[str, Moments] = field(default_factory=dict)
+    method: str = "gptq"
     damping: float = 0.01
     most_channels: int = 4096
-    config: QuantizationConfig = field(default_factory=QuantizationConfig)
+    moments: Mapping[str, Moments] | None = field(default=None, metadata=GIVEN)
 
     requires = (quantized,)
     ensures = (quantized,)
     preserves: ClassVar[Preserves] = "nothing"
+
+    def __post_init__(self) -> None:
+        if self.method not in ROUNDING:
+            raise UsageError(
+                f"method: expected one of {', '.join(ROUNDING)}, found {self.method!r}"
+            )
+
+    def prepared(self, graph: Graph, evidence: Evidence) -> Self:
+        """The pass with moments of what it wants observed, unless it has its own."""
+        step = super().prepared(graph, evidence)
+        if step.moments is not None:
+            return step
+        moments = evidence.samples.moments(graph, step.observed(graph))
+        return dataclasses.replace(step, moments=moments)
 
     def observed(self, graph: Graph) -> Mapping[str, int]:
         """The inputs of products by name, with the number of their channels."""
@@ -61,47 +89,67 @@ class RoundWeights(Pass):
         for node in graph.ops:
             match node:
                 case MatMul(x, Dequantize(Quantize(Constant() as w))) if w.type.rank == 2:
-                    if w.type.shape[0] <= self.most_channels:
+                    if w.type.shape[0] <= self.most_channels and self._rounds(node, "gptq"):
                         found[graph.names[x]] = w.type.shape[0]
         return found
 
     def run(self, graph: Graph) -> Graph:
-        """Round every weight whose inputs were observed, or every one without data."""
-        if self.config.rounding == "balanced":
-            return graph.rewrite(_balanced)
+        """Round every weight as it is to be."""
+        return self._with_feedback(graph).rewrite(self._balance)
+
+    def _rounds(self, product: Op, method: str) -> bool:
+        """Whether the weights of a product are rounded by this method."""
+        return (self.configuration.rule(product).rounding or self.method) == method
+
+    def _balance(self, node: Op) -> Op | None:
+        return _balanced(node) if self._rounds(node, "balanced") else None
+
+    def _with_feedback(self, graph: Graph) -> Graph:
+        if self.moments is None and (missing := self.observed(graph)):
+            raise CalibrationError(
+                f"pass {self.title()}: value '{next(iter(missing))}' has no moments: let "
+                "qcompiler.quantize run the pass on calibration data, or give it moments="
+            )
+        moments = self.moments or {}
         names: dict[Op, list[str]] = {}  # weight → the inputs of all products that share it
+        chosen: set[Op] = set()
         for node in graph.ops:
-            if isinstance(node, MatMul) and (name := graph.names[node.a]) in self.moments:
+            if not isinstance(node, MatMul) or not self._rounds(node, "gptq"):
+                continue
+            if (name := graph.names[node.a]) in moments:
+                chosen.add(node)
                 names.setdefault(node.b, []).append(name)
         factors: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
         rounded: dict[Op, Op] = {}
 
         def visit(node: Op, operands: list[Op]) -> Op:
             new = rebuilt(node, operands)
-            if not isinstance(node, MatMul) or graph.names[node.a] not in self.moments:
+            if not isinstance(node, MatMul) or node not in chosen:
                 return new
             if node.b not in rounded:
                 inputs = tuple(names[node.b])
                 if inputs not in factors:
-                    factors[inputs] = _factor([self.moments[n] for n in inputs], self.damping)
+                    factors[inputs] = _factor([moments[n] for n in inputs], self.damping)
                 rounded[node.b] = _rounded(node.b, *factors[inputs])
-            return self._corrected(new, graph.names[node.a], node.b, rounded[node.b])
+            mean = moments[graph.names[node.a]].mean
+            return _corrected(new, mean, node.b, rounded[node.b])
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
 
-    def _corrected(self, node: Op, name: str, old: Op, new: Op) -> Op:
-        """The product with rounded weights, what remains of their mean error in its bias."""
-        match node, old, new:
-            case (
-                MatMul(bias=None | Constant() as bias),
-                Dequantize(Quantize(Constant(array=w), q)),
-                Dequantize(Constant(array=codes)),
-            ):
-                rest = self.moments[name].mean @ (w - dequantize(codes, q))
-                if bias is not None:
-                    rest = rest + bias.array
-                return dataclasses.replace(node, b=new, bias=Constant(rest.astype(np.float32)))
-        return node
+
+def _corrected(node: Op, mean: np.ndarray, old: Op, new: Op) -> Op:
+    """The product with rounded weights, what remains of their mean error in its bias."""
+    match node, old, new:
+        case (
+            MatMul(bias=None | Constant() as bias),
+            Dequantize(Quantize(Constant(array=w), q)),
+            Dequantize(Constant(array=codes)),
+        ):
+            rest = mean @ (w - dequantize(codes, q))
+            if bias is not None:
+                rest = rest + bias.array
+            return dataclasses.replace(node, b=new, bias=Constant(rest.astype(np.float32)))
+    return node
 
 
 def _balanced(node: Op) -> Op | None:

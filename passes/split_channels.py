@@ -13,7 +13,7 @@ from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, Map, MatMul, Mul, inline
 from qcompiler.passes.base import Preserves
-from qcompiler.passes.ranges import CalibratedPass
+from qcompiler.passes.evidence import CalibratedPass
 from qcompiler.types import Storage
 
 
@@ -44,23 +44,20 @@ class SplitChannels(CalibratedPass):
 
     def observed(self, graph: Graph) -> Mapping[str, int | None]:
         """The values of the functions, per channel."""
-        found = [pair for node in graph.ops if (pair := _pair(node, graph))]
-        return {graph.names[pair[1]]: pair[1].type.rank - 1 for pair in found}
+        return {graph.names[f]: f.type.rank - 1 for f in self._functions(graph).values()}
 
     def run(self, graph: Graph) -> Graph:
         """Split wherever the widest channel gains."""
         copies: dict[Op, np.ndarray] = {}
         steps: dict[Op, float] = {}
-        for node in graph.ops:
-            if not (pair := _pair(node, graph)):
-                continue
-            low, high = self.ranges.channels(graph.names[pair[1]])
+        for node, f in self._functions(graph).items():
+            low, high = self.known.channels(graph.names[f])
             spans = np.maximum(high, 0.0) - np.minimum(low, 0.0)
             limit = self._limit(spans)
             if spans.max() < self.gain * limit:
                 continue
             copies[node] = np.maximum(np.ceil(spans / limit), 1).astype(np.int64)
-            steps[node] = limit / (Storage(self.config.activations).high)
+            steps[node] = limit / Storage(self.configuration.rule(f).activations).high
         if not copies:
             return graph
 
@@ -70,6 +67,15 @@ class SplitChannels(CalibratedPass):
             return rebuilt(node, operands)
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
+
+    def _functions(self, graph: Graph) -> dict[Op, Map]:
+        """The functions whose channels may be split, by the products behind them.
+
+        Where any of the three ops stays in float, splitting would only cost.
+        """
+        skips = self.configuration.skips
+        found = {node: pair for node in graph.ops if (pair := _pair(node, graph))}
+        return {y: f for y, (x, f) in found.items() if not (skips(x) or skips(f) or skips(y))}
 
     def _limit(self, spans: np.ndarray) -> float:
         """The narrowest bound on all parts that the allowed growth affords."""

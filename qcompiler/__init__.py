@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from qcompiler.driver import (
         Compilation,
         Options,
-        SyntheticCalibrationWarning,
         compile,
         compile_model,
         quantize,
     )
     from qcompiler.errors import QcompilerError
+    from qcompiler.evidence import Calibration, SyntheticCalibrationWarning
     from qcompiler.frontends.onnx import import_onnx
     from qcompiler.frontends.onnx_selection import LeftOutWarning
     from qcompiler.frontends.torch import import_torch
@@ -40,12 +40,12 @@ _HOMES = {
     "driver": (
         "Compilation",
         "Options",
-        "SyntheticCalibrationWarning",
         "compile",
         "compile_model",
         "quantize",
     ),
     "errors": ("QcompilerError",),
+    "evidence": ("Calibration", "SyntheticCalibrationWarning"),
     "frontends.onnx": ("import_onnx",),
     "frontends.onnx_selection": ("LeftOutWarning",),
     "frontends.torch": ("import_torch",),
@@ -55,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Calibration",
     "Compilation",
     "CompiledModel",
     "Constant",

@@ -51,7 +51,7 @@ def stages(graph: Graph, calibration: Any = None, *, options: Options | None = N
 
     Args:
         graph: As `import_onnx` gives it.
-        calibration: As for `quantize`; not an iterator, which could be read only once.
+        calibration: As for `quantize`.
         options: As for `quantize`.
 
     Raises:
@@ -63,10 +63,11 @@ def stages(graph: Graph, calibration: Any = None, *, options: Options | None = N
     if len(places) != 1:
         raise UsageError(f"passes: expected insert-qdq once, found it {len(places)} times")
     place = places[0]
+    seen = chosen.calibration(graph, calibration)
 
     def through(current: Graph, first: int, last: int | None, **changes: Any) -> Graph:
         steps = dataclasses.replace(chosen, passes=chosen.passes[first:last], **changes)
-        return quantize(current, calibration, options=steps)
+        return quantize(current, seen, options=steps)
 
     real = through(graph, 0, place, require_integer=False)
     quantized = through(real, place, place + 1, require_integer=False)

@@ -21,7 +21,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -43,23 +44,27 @@ WIDE = "int16"
 class Rule:
     """Overrides for the values and nodes whose name matches a pattern; later rules win.
 
+    What the rule of a value says counts for the value, that of a node (its ONNX node) for what the
+    node does: `weights` and `rounding` are those of a product, `softmax…` those of a softmax.
+
     Attributes:
         pattern: Shell pattern (`*`, `?`, `[...]`) on value names and ONNX node names.
-        activations: Storage of 8-bit activations, such as "uint8" or "uint6".
-        weights: Storage of weights, "int2" … "int8".
-        method: Calibration method.
         skip: Keep the node in float.
-        softmax: As in `QuantizationConfig`.
-        gelu: Likewise.
-        normalization: Likewise.
+        others: As in `QuantizationConfig`; None leaves a choice as it is.
     """
 
     pattern: str
+    skip: bool | None = None
     activations: str | None = None
     weights: str | None = None
+    residuals: str | None = None
+    outputs: str | None = None
+    table_scales: int | None = None
+    rounding: str | None = None
     method: str | None = None
-    skip: bool | None = None
     softmax: str | None = None
+    softmax_bits: int | None = None
+    softmax_base: float | str | None = None
     gelu: str | None = None
     normalization: str | None = None
 
@@ -79,7 +84,8 @@ class QuantizationConfig:
         table_scales: How many scales, powers of two apart, the channels in front of a table may
             have; 1 is one scale per tensor.
         rounding: How weights are rounded: "nearest", "balanced" (errors cancel in each kernel and
-            output channel, without data: SQuant) or "gptq" (error feedback on real inputs).
+            output channel, without data: SQuant) or "gptq" (error feedback on real inputs); None
+            leaves it to the pass: to nearest in the default order, "gptq" where the user names it.
         method: How the range of an activation is chosen from its statistics.
         softmax: Exponentials by "table", by shifts ("shift": I-ViT's Shiftmax), or by a table of
             powers of a base ("log2": FQ-ViT's log2 quantization of attention, and its successors).
@@ -95,7 +101,7 @@ class QuantizationConfig:
     residuals: str = "int16"
     outputs: str = "int24"
     table_scales: int = 8
-    rounding: str = "nearest"
+    rounding: str | None = None
     method: str = "min-max"
     softmax: str = "table"
     softmax_bits: int = 8
@@ -107,29 +113,7 @@ class QuantizationConfig:
     def __post_init__(self) -> None:
         overrides: tuple[QuantizationConfig | Rule, ...] = (self, *self.rules)
         for item in overrides:
-            if item.activations != WIDE:
-                _check_storage("activations", item.activations, 8)
-            _check_storage("weights", item.weights, 8)
-            if item.weights is not None and not Storage(item.weights).signed:
-                raise UsageError(f"weights: expected int2…int8, found {item.weights!r}")
-            if item.method is not None and item.method not in METHODS:
-                expected = ", ".join(METHODS)
-                raise UsageError(f"method {item.method!r}: expected one of {expected}")
-            _check_choice("softmax", item.softmax, SOFTMAX)
-            _check_choice("gelu", item.gelu, GELU)
-            _check_choice("normalization", item.normalization, NORMALIZATION)
-        _check_choice("rounding", self.rounding, ROUNDING)
-        if self.table_scales < 1:
-            raise UsageError(f"table_scales: expected 1 or more, found {self.table_scales}")
-        if self.softmax_bits not in (4, 8):
-            raise UsageError(f"softmax_bits: expected 4 or 8, found {self.softmax_bits!r}")
-        base = self.softmax_base
-        if base not in ("sqrt2", "adaptive") and (isinstance(base, str) or not 1 < base <= 16):
-            raise UsageError(
-                f"softmax_base: expected a number of 1 to 16, sqrt2 or adaptive, found {base!r}"
-            )
-        _check_storage("residuals", self.residuals, 32)
-        _check_storage("outputs", self.outputs, 32)
+            _check(item)
 
     @classmethod
     def preset(cls, name: str) -> QuantizationConfig:
@@ -181,6 +165,31 @@ class QuantizationConfig:
         return skip
 
 
+def _check(item: QuantizationConfig | Rule) -> None:
+    if item.activations != WIDE:
+        _check_storage("activations", item.activations, 8)
+    _check_storage("weights", item.weights, 8)
+    if item.weights is not None and not Storage(item.weights).signed:
+        raise UsageError(f"weights: expected int2…int8, found {item.weights!r}")
+    _check_storage("residuals", item.residuals, 32)
+    _check_storage("outputs", item.outputs, 32)
+    if item.table_scales is not None and item.table_scales < 1:
+        raise UsageError(f"table_scales: expected 1 or more, found {item.table_scales}")
+    _check_choice("rounding", item.rounding, ROUNDING)
+    if item.method is not None and item.method not in METHODS:
+        raise UsageError(f"method {item.method!r}: expected one of {_list(METHODS)}")
+    _check_choice("softmax", item.softmax, SOFTMAX)
+    if item.softmax_bits not in (None, 4, 8):
+        raise UsageError(f"softmax_bits: expected 4 or 8, found {item.softmax_bits!r}")
+    base = item.softmax_base
+    if base not in (None, "sqrt2", "adaptive") and (isinstance(base, str) or not 1 < base <= 16):
+        raise UsageError(
+            f"softmax_base: expected a number of 1 to 16, sqrt2 or adaptive, found {base!r}"
+        )
+    _check_choice("gelu", item.gelu, GELU)
+    _check_choice("normalization", item.normalization, NORMALIZATION)
+
+
 def matches(pattern: str, node: Op) -> bool:
     """Whether a shell pattern matches the value's name or one of its ONNX nodes."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in (node.name or "", *node.sources))
@@ -229,25 +238,30 @@ def _rule(item: Any, index: int) -> Rule:
 
 
 def _fields(data: Any, kind: type, where: str) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(kind)]
+    types = get_type_hints(kind)
+    names = list(types)
     if not isinstance(data, dict):
         raise UsageError(f"{where or 'top level'}: expected a mapping with {_list(names)}")
     for key, value in data.items():
         if key not in names:
             raise UsageError(f"{where}{key}: unknown key, expected one of {_list(names)}")
-        wanted = _WANTED.get(key, (str,))
-        if not isinstance(value, wanted):
+        wanted = _yaml_types(types[key])
+        if type(value) not in wanted:  # true is no number here
             expected = " or ".join(kind.__name__ for kind in wanted)
             raise UsageError(f"{where}{key}: expected {expected}, found {value!r}")
     return dict(data)
 
 
-_WANTED: dict[str, tuple[type, ...]] = {
-    "skip": (bool,),
-    "rules": (list,),
-    "softmax_bits": (int,),
-    "softmax_base": (int, float, str),
-}
+def _yaml_types(hint: Any) -> list[type]:
+    """What YAML writes for values of a field's type."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    found: list[type] = []
+    for kind in kinds:
+        if kind is float:
+            found.append(int)
+        if kind is not NoneType:
+            found.append(list if get_origin(kind) is tuple else kind)
+    return found
 
 
 def _list(names: Iterable[str]) -> str:

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import time
-import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcompiler.calibrate import (
-    CollectOptions,
-    Feed,
-    SampleOptions,
-    SyntheticOptions,
-    samples,
-    synthetic,
-)
-from qcompiler.calibrate.ranges import calibrate, moments
+from qcompiler.calibrate import CollectOptions, SampleOptions
 from qcompiler.config import QuantizationConfig
 from qcompiler.errors import NotIntegerError
+from qcompiler.evidence import DEFAULT_SAMPLES, Calibration
 from qcompiler.frontends import import_model
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
-from qcompiler.ops import FakeQuantize
 from qcompiler.passes import (
     DEFAULT,
     LOWERING,
     Instrument,
     Pass,
     PassManager,
-    RoundWeights,
     Verify,
 )
-from qcompiler.passes.ranges import CalibratedPass
+from qcompiler.passes.evidence import Evidence
 from qcompiler.report.summary import Summary, constant_bytes, summarize
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
-
-DEFAULT_SAMPLES = 512
-
-
-class SyntheticCalibrationWarning(UserWarning):
-    """The model was calibrated on random numbers: it runs, but its accuracy is unknown."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +64,24 @@ class Options:
     tune: int = 0
     progress: bool = False
 
+    def calibration(self, graph: Graph, source: Any = None) -> Calibration:
+        """The samples of a graph as these options say, to quantize with several configurations.
+
+        Args:
+            graph: As `import_onnx` gives it.
+            source: As `calibration` of `quantize`; one that is a `Calibration` already stays it.
+
+        Raises:
+            CalibrationError: the samples do not fit the model.
+        """
+        if isinstance(source, Calibration):
+            source.check(graph)
+            return source
+        collecting = CollectOptions(threads=self.threads, progress=self.progress)
+        return Calibration(
+            graph, source, samples=self.samples, seed=self.seed, collecting=collecting
+        )
+
 
 @dataclass(frozen=True)
 class Compilation:
@@ -105,8 +105,9 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
         graph: As `import_onnx` gives it.
         calibration: A few hundred unlabelled samples: a path (.npz, .npy, folder of images,
             `script.py:function`), a dict of arrays by input name, one array, an iterable of feeds,
-            or a callable that returns one.  None calibrates on random numbers, with a warning, what
-            the model does not say itself by being quantized already.
+            or a callable that returns one; or a `Calibration`, which several calls share.  None
+            calibrates on random numbers, with a warning, what the model does not say itself by
+            being quantized already.
         options: See `Options`.
 
     Returns:
@@ -122,22 +123,8 @@ def quantize(graph: Graph, calibration: Any = None, *, options: Options | None =
 
 def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
     """`quantize` the only graph in the list and take it out, so that weights are free to go."""
-    evidence = _Evidence(held[0], calibration, chosen)
-
-    def prepare(step: Pass, current: Graph) -> Pass:
-        if "config" in {f.name for f in dataclasses.fields(step)}:
-            step = dataclasses.replace(step, config=chosen.config)  # type: ignore[call-arg]
-        collecting = CollectOptions(threads=chosen.threads, progress=chosen.progress)
-        if isinstance(step, CalibratedPass) and (wanted := evidence.wanted(step, current)):
-            ranges = calibrate(current, wanted, evidence.feeds(wanted), collecting)
-            return dataclasses.replace(step, ranges=ranges)
-        if isinstance(step, RoundWeights) and chosen.config.rounding == "gptq":
-            inputs = step.observed(current)
-            found = moments(current, inputs, evidence.feeds(inputs), collecting)
-            return dataclasses.replace(step, moments=found)
-        return step
-
-    integer = PassManager(chosen.passes, chosen.instruments, prepare).run(held.pop())
+    evidence = Evidence(chosen.config, chosen.calibration(held[0], calibration))
+    integer = PassManager(chosen.passes, chosen.instruments, evidence).run(held.pop())
     if chosen.require_integer:
         check_integer(integer)
     return integer
@@ -242,39 +229,3 @@ def digest(model: Any) -> str:
     if isinstance(model, bytes):
         return hashlib.sha256(model).hexdigest()
     return hashlib.sha256(str(model).encode()).hexdigest()
-
-
-class _Evidence:
-    """The samples of one quantization, and the warning where there are none."""
-
-    def __init__(self, graph: Graph, calibration: Any, options: Options) -> None:
-        self.inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
-        self.says_ranges = any(isinstance(node, FakeQuantize) for node in graph.ops)
-        self.seed = options.seed
-        self.samples: Iterable[Feed] | None = None
-        if not self.inputs:  # a graph of constants
-            self.samples = [{}]
-        elif calibration is not None:
-            self.samples = samples(calibration, self.inputs, options=options.samples)
-        self.real = self.samples is not None
-
-    def wanted(self, step: CalibratedPass, graph: Graph) -> Mapping[str, int | None]:
-        """The values to observe for a pass."""
-        helpful = step.helpful(graph) if self.real else {}
-        return {**helpful, **step.observed(graph)}
-
-    def feeds(self, wanted: Collection[str]) -> Iterable[Feed]:
-        """What to run the model on, to observe values of these names."""
-        if self.samples is None and wanted:
-            ranges = "ranges"
-            if self.says_ranges:
-                names = [*islice(wanted, 6), "…"] if len(wanted) > 6 else list(wanted)
-                ranges = f"the model does not say all ranges; those of {', '.join(names)}"
-            warnings.warn(
-                f"no calibration data: {ranges} come from random numbers, and the accuracy of the "
-                "result is unknown; give --calib (calibration=) a few hundred real samples",
-                SyntheticCalibrationWarning,
-                stacklevel=3,
-            )
-            self.samples = synthetic(self.inputs, options=SyntheticOptions(seed=self.seed))
-        return self.samples or ()

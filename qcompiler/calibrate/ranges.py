@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -61,14 +60,14 @@ def calibrate(
     wanted: Mapping[str, int | None],
     feeds: Iterable[Feed],
     options: CollectOptions,
-) -> CalibratedRanges:
+) -> dict[str, Statistics]:
     """Run a real graph in ONNX Runtime and keep statistics of values.
 
     Args:
         graph: In the real language.
         wanted: Names of values, with the axis of their channels where those count.
         feeds: Samples.
-        options: Threads and progress; no histograms are kept if all values count per channel.
+        options: Threads, progress, and bins of histograms.
 
     Raises:
         CalibrationError: no feeds, or a value that is NaN or infinite.
@@ -76,18 +75,15 @@ def calibrate(
     from qcompiler.backends.onnx import detached, to_model, without_bfloat16
 
     axes = {name: axis for name, axis in wanted.items() if axis is not None}
-    if len(axes) == len(wanted):
-        options = dataclasses.replace(options, bins=0)
     model, weights = detached(to_model(without_bfloat16(graph)))
     labels = {
         name: f"{name}' of '{', '.join(node.sources)}"
         for node, name in graph.names.items()
         if node.name is None and node.sources
     }
-    found = collect(
+    return collect(
         model, list(wanted), feeds, axes=axes, labels=labels, weights=weights, options=options
     )
-    return CalibratedRanges(found)
 
 
 def moments(

@@ -100,7 +100,7 @@ def sample_options(
         CalibrationError: a value that does not suit images.
     """
     from qcompiler.calibrate import ImageOptions, SampleOptions
-    from qcompiler.driver import DEFAULT_SAMPLES
+    from qcompiler.evidence import DEFAULT_SAMPLES
 
     found = {f.name: getattr(preprocessing, f.name) for f in dataclasses.fields(preprocessing)}
     asked = [f"--{name}" for name, value in found.items() if value is not None]

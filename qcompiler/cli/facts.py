@@ -159,20 +159,11 @@ def _stays_float(graph: Graph) -> list[str]:
     """The ops that the default passes leave in float, in the user's node names."""
     from qcompiler.config import QuantizationConfig
     from qcompiler.invariants import float_ops
-    from qcompiler.passes import DEFAULT, InsertQdq, Pass, PassManager
+    from qcompiler.passes import DEFAULT, InsertQdq, PassManager
+    from qcompiler.passes.evidence import CalibratedPass
 
     # Passes that only move scales change nothing about what can be an integer.
-    steps = [step for step in DEFAULT if isinstance(step, InsertQdq) or not _is_calibrated(step)]
-    config = QuantizationConfig(table_scales=1)
-
-    def prepare(step: Pass, current: Graph) -> Pass:
-        return InsertQdq(_AnyRange(), config) if isinstance(step, InsertQdq) else step
-
-    manager = PassManager(tuple(steps), (), prepare)
-    return [node.label() for node in float_ops(manager(graph))]
-
-
-def _is_calibrated(step: Any) -> bool:
-    from qcompiler.passes.ranges import CalibratedPass
-
-    return isinstance(step, CalibratedPass)
+    insert = InsertQdq(_AnyRange(), config=QuantizationConfig(table_scales=1))
+    steps = [insert if isinstance(step, InsertQdq) else step for step in DEFAULT]
+    steps = [step for step in steps if step is insert or not isinstance(step, CalibratedPass)]
+    return [node.label() for node in float_ops(PassManager(tuple(steps), ())(graph))]

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qcompiler.cli.arguments import require_known, until
 
@@ -89,10 +89,6 @@ class Job:
 
     def _quantized(self, graph: Graph, passes: tuple[Pass, ...]) -> Graph:
         from qcompiler.driver import quantize
-        from qcompiler.passes import InsertQdq
 
-        calibration: Any = self.calibration
-        if not any(isinstance(step, InsertQdq) for step in passes):
-            calibration = ()  # nobody will look at samples: no warning that they are missing
         options = dataclasses.replace(self.options, passes=passes)
-        return quantize(graph, calibration, options=options)
+        return quantize(graph, self.calibration, options=options)

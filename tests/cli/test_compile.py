@@ -230,10 +230,17 @@ def test_threads_of_calibration(qcompile, tiny, samples, monkeypatch):
         found.append(options.threads)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qcompiler.driver, "calibrate", calibrate)
+    monkeypatch.setattr(qcompiler.evidence, "calibrate", calibrate)
     result = qcompile(tiny(), "--calib", samples(), "--threads", 3)
     assert (result.code, found) == (130, [3])
     assert result.err == "qcompile: error: interrupted by SIGINT\n"
+
+
+@pytest.mark.parametrize("name", ["reparameterize-scales", "split-channels"])
+def test_samples_reach_the_passes_in_front_of_insert_qdq(qcompile, tiny, samples, name):
+    result = qcompile(tiny(), "--calib", samples(), "--stop-after", name, "-q")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("graph(")
 
 
 def test_help_names_every_option_and_method(qcompile):

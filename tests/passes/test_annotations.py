@@ -24,7 +24,7 @@ from qcompiler.ops import (
 )
 from qcompiler.passes import Canonicalize, InsertQdq
 from qcompiler.passes.annotations import annotated, signed, weight_codes
-from qcompiler.passes.ranges import FixedRanges
+from qcompiler.passes.evidence import FixedRanges
 from qcompiler.types import FLOAT, Quantization, TensorType
 
 A = Quantization.per_tensor("uint8", 0.05, 90)

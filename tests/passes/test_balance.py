@@ -59,10 +59,9 @@ def test_the_configuration_reaches_convolutions_and_products():
     rows = Dequantize(Quantize(x, Quantization.per_tensor("int8", 0.1)))
     image = Reshape(Conv(rows, kernel, None, Window((3, 3))), (4, 4))
     graph = Graph((x,), {"y": MatMul(image, matrix)})
-    assert RoundWeights()(graph) is graph
-    (product,) = RoundWeights(config=QuantizationConfig(rounding="balanced"))(
-        graph
-    ).outputs.values()
+    assert RoundWeights("nearest")(graph) is graph
+    config = QuantizationConfig(rounding="balanced")
+    (product,) = RoundWeights("nearest", config=config)(graph).outputs.values()
     for axis, node in enumerate((product.a.x, product)):
         w, q = weights[axis], meanings[axis]
         codes = node.operands[1].x.array

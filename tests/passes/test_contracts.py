@@ -1,17 +1,19 @@
 """Every pass through every tiny graph, under its contract."""
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from tiny import Example, tiny_graphs
 
+from qcompiler.calibrate.moments import Moments
+from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops, well_formed
 from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, OPTIONAL, InsertQdq, Pass, PassManager
-from qcompiler.passes.ranges import CalibratedPass, FixedRanges
+from qcompiler.passes.evidence import Evidence, FixedRanges
 
 PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
 SCALES, NOISE = OPTIONAL
@@ -49,18 +51,31 @@ def observed_ranges(
     return FixedRanges(ranges, channels)
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What the example's random feeds show."""
+
+    example: Example
+
+    def ranges(
+        self, graph: Graph, needed: Mapping[str, int | None], helpful: Mapping[str, int | None]
+    ) -> FixedRanges:
+        return observed_ranges({**helpful, **needed}, graph, self.example)
+
+    def moments(self, graph: Graph, channels: Mapping[str, int]) -> Mapping[str, Moments]:
+        assert not channels, "DEFAULT rounds to nearest"
+        return {}
+
+
 def prepared(step: Pass, graph: Graph, example: Example) -> Pass:
-    if not isinstance(step, CalibratedPass):
-        return step
-    return dataclasses.replace(step, ranges=observed_ranges(step.observed(graph), graph, example))
+    return step.prepared(graph, Evidence(QuantizationConfig(), Observed(example)))
 
 
 def stages(example: Example) -> list[tuple[Pass, Graph, Graph]]:
     """Each pass of the pipeline with the graph that it got and the one that it gave."""
     graph, found = example.graph, []
     for step in PIPELINE:
-        step = prepared(step, graph, example)
-        new = step(graph)
+        new = prepared(step, graph, example)(graph)
         found.append((step, graph, new))
         graph = new
     return found

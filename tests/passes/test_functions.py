@@ -67,7 +67,7 @@ def codes(q: Quantization = Q8, name: str = "x") -> tuple[Input, Op]:
 def integer(config: QuantizationConfig, x: Input, value: Op, q: Quantization = Q16) -> set[str]:
     """The kinds of ops that quantize(value) becomes, whose values stay what they were."""
     graph = Graph((x,), {"y": Dequantize(Quantize(value, q))})
-    found = Integerize(config)(graph)
+    found = Integerize(config=config)(graph)
     assert list(float_ops(found)) == []
     rng, info = np.random.default_rng(0), np.iinfo(x.type.dtype)
     feeds = {"x": rng.integers(info.min, info.max, x.type.shape, x.type.dtype)}

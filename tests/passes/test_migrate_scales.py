@@ -9,7 +9,7 @@ from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import MatMul, Reshape, Softmax, Transpose
 from qcompiler.passes import MigrateScales
-from qcompiler.passes.ranges import FixedRanges
+from qcompiler.passes.evidence import FixedRanges
 from qcompiler.types import FLOAT, TensorType
 
 TOKENS, HEADS, SIZE = 9, 2, 4

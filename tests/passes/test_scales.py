@@ -7,6 +7,7 @@ import pytest
 
 from qcompiler import fixed_point
 from qcompiler.calibrate.moments import Moments
+from qcompiler.config import QuantizationConfig, Rule
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import Add, Dequantize, Map, MatMul, Mul, Normalize, Quantize, Tanh
@@ -18,7 +19,7 @@ from qcompiler.passes import (
     RoundWeights,
     SplitChannels,
 )
-from qcompiler.passes.ranges import FixedRanges
+from qcompiler.passes.evidence import FixedRanges
 from qcompiler.types import FLOAT, Quantization, TensorType
 
 
@@ -92,6 +93,34 @@ def test_products_read_a_copy_of_what_others_use_too(kind):
         assert np.allclose(y, evaluate(new, feeds)[key], atol=2e-4)
 
 
+def test_products_that_stay_in_float_are_not_reparameterized():
+    rng = np.random.default_rng(1)
+    graph, _ = normalized(rng)
+    outputs = {k: dataclasses.replace(y, name=k) for k, y in graph.outputs.items()}
+    graph = dataclasses.replace(graph, outputs=outputs)
+    ranges = FixedRanges({}, {"ln": (np.linspace(-9, -0.1, 12), np.linspace(0.1, 30, 12))})
+
+    def step(*skipped: str) -> ReparameterizeScales:
+        rules = tuple(Rule(name, skip=True) for name in skipped)
+        return ReparameterizeScales(ranges, config=QuantizationConfig(rules=rules))
+
+    assert step("ln").observed(graph) == step("a", "b").observed(graph) == {}
+    assert step("ln")(graph) is step("a", "b")(graph) is graph
+    new = step("a")(graph)
+    assert new.outputs["a"].operands == outputs["a"].operands
+    assert new.outputs["b"].a is not outputs["b"].a
+
+
+def test_scales_are_those_of_the_storage_that_a_rule_chooses():
+    graph, _ = normalized(np.random.default_rng(1))
+    ranges = FixedRanges({}, {"ln": (np.linspace(-9, -0.1, 12), np.linspace(0.1, 30, 12))})
+    narrow = QuantizationConfig(activations="uint4")
+    by_rule = QuantizationConfig(rules=(Rule("ln", activations="uint4"),))
+    step = ReparameterizeScales(ranges)
+    texts = [str(dataclasses.replace(step, config=c)(graph)) for c in (None, narrow, by_rule)]
+    assert texts[0] != texts[1] == texts[2]
+
+
 def test_products_of_two_values_read_the_value_itself():
     rng = np.random.default_rng(0)
     x = Input(TensorType(FLOAT, (64, 12)), name="x")
@@ -136,6 +165,7 @@ def massive(rng: np.random.Generator, rows: int = 256) -> Graph:
     wide = dataclasses.replace(first, b=constant(_array(first.b) * spread), name="pre")
     hidden = Map(wide, region, name="hidden")
     second = MatMul(hidden, constant(rng.normal(size=(40, 8))), constant(rng.normal(size=8)))
+    second = dataclasses.replace(second, name="y")
     return Graph((x,), {"y": second})
 
 
@@ -174,6 +204,26 @@ def test_splitting_is_exact_and_gains():
     assert behind < 0.85 * before  # the rest is the rounding of input and weights
 
 
+@pytest.mark.parametrize("name", ["pre", "hidden", "y"])
+def test_channels_of_ops_that_stay_in_float_are_not_split(name):
+    graph = massive(np.random.default_rng(3))
+    config = QuantizationConfig(rules=(Rule(name, skip=True),))
+    assert SplitChannels().observed(graph) == {"hidden": 1}
+    assert SplitChannels(config=config).observed(graph) == {}
+    assert SplitChannels(config=config)(graph) is graph
+
+
+def test_parts_of_channels_are_moved_by_steps_of_the_storage_that_a_rule_chooses():
+    graph = massive(np.random.default_rng(3))
+    spans = np.ones(40)
+    spans[7] = 40.0
+    step = SplitChannels(FixedRanges({}, {"hidden": (-0.3 * spans, spans)}), growth=0.5)
+    narrow = QuantizationConfig(activations="uint4")
+    by_rule = QuantizationConfig(rules=(Rule("hidden", activations="uint4"),))
+    texts = [str(dataclasses.replace(step, config=c)(graph)) for c in (None, narrow, by_rule)]
+    assert texts[0] != texts[1] == texts[2]
+
+
 def test_even_channels_are_not_split():
     rng = np.random.default_rng(3)
     graph = massive(rng)
@@ -199,7 +249,7 @@ def rounded_error(rounding: bool, storage: str) -> float:
     if rounding:
         moments = Moments.of(24)
         moments.update(exact.astype(FLOAT))
-        graph = RoundWeights({graph.names[value]: moments})(graph)
+        graph = RoundWeights(moments={graph.names[value]: moments})(graph)
     return float(np.mean((evaluate(graph, {"x": codes})["y"] - exact @ weight) ** 2))
 
 
@@ -239,7 +289,7 @@ def test_weights_that_products_share_are_rounded_once():
     moments = {name: Moments.of(24) for name in feeds}
     for name, rows in feeds.items():
         moments[name].update(rows)
-    after = RoundWeights(moments)(graph)
+    after = RoundWeights(moments=moments)(graph)
     assert len({y.b for y in after.outputs.values()}) == 1
     found, nearest = evaluate(after, feeds), evaluate(graph, feeds)
     for name, rows in zip(products, feeds.values(), strict=True):
