@@ -1,59 +1,47 @@
-"""What code is generated for: targets as data, chosen by name."""
+"""What a target is: data that names its kernels, its builder and its runner."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qcompiler.backends.targets import cuda
-from qcompiler.backends.targets.cpu import CPUS, KERNELS, TRIPLES
 from qcompiler.errors import TargetError
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
     from qcompiler.graph import Graph
 
-GROUP = "qcompiler.targets"
-"""Entry points of third parties: name → a `Target`."""
-
 
 @dataclass(frozen=True)
 class Target:
     """A machine to generate code for.
 
+    Everything is named and not imported, so that a target can be looked at without TVM.
+
     Attributes:
         name: What the user calls it.
         tvm: The fields of TVM's target; a `mcpu` of "native" stands for this machine's CPU.
         kernels: Kernel tables, each `"package.module:NAME"` of a tuple of
-            `qcompiler.backends.tvm.table.KernelRule`, in order of preference.  Names, so that a
-            target can be looked at without importing TVM.
+            `qcompiler.backends.tvm.table.KernelRule`, in order of preference.
         builder: The module that compiles for it, a `Builder`.
+        runner: The module that runs what was compiled: its `Runner` is a
+            `qcompiler.artifact.Runner`.  Libraries carry its name.
         architectures: Of GPUs, such as "sm_90": what one library has code for; none stands for
             those of this machine.
     """
 
     name: str
     tvm: Mapping[str, Any] = field(hash=False)
-    kernels: tuple[str, ...] = ()
-    builder: str = "qcompiler.backends.tvm.build"
+    kernels: tuple[str, ...]
+    builder: str
+    runner: str
     architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tvm", MappingProxyType(dict(self.tvm)))
-
-
-def _cpu(name: str) -> Target:
-    architecture, mcpu = CPUS[name]
-    fields: dict[str, Any] = {"kind": "llvm"}
-    if mcpu != "native":
-        fields["mtriple"] = TRIPLES[architecture]
-    return Target(name, {**fields, "mcpu": mcpu}, KERNELS)
 
 
 class Builder(Protocol):
@@ -83,45 +71,6 @@ class Builder(Protocol):
             TargetError: what `check` refuses; the kernel tables are missing.
         """
         ...
-
-
-def _cuda(name: str, *architectures: str) -> Target:
-    fields = {"kind": "cuda", "max_num_threads": 1024, "thread_warp_size": 32}
-    return Target(name, fields, cuda.KERNELS, "qcompiler.backends.cuda.build", architectures)
-
-
-TARGETS: Mapping[str, Target] = {
-    **{name: _cpu(name) for name in CPUS},
-    "cuda": _cuda("cuda"),
-    **{f"cuda:{sm}": _cuda(f"cuda:{sm}", sm) for sm in cuda.ARCHITECTURES},
-}
-"""The targets that come with qcompiler."""
-
-
-def target(name: str) -> Target:
-    """The target of that name: "cpu" (this machine), "cpu:cascadelake", "cuda", …
-
-    Raises:
-        TargetError: nobody provides it, or the package that does cannot be imported.
-    """
-    if name in TARGETS:
-        return TARGETS[name]
-    foreign = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in foreign:
-        known = [*TARGETS, *foreign]
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise TargetError(f"unknown target {name!r}: expected one of {', '.join(known)}{hint}")
-    try:
-        found = foreign[name].load()
-    except (ImportError, AttributeError) as error:
-        raise TargetError(
-            f"target {name!r}: cannot be loaded from {foreign[name].value} ({error}): reinstall "
-            "the package that provides it"
-        ) from error
-    if not isinstance(found, Target):
-        raise TargetError(f"target {name!r}: expected a Target in {foreign[name].value}")
-    return dataclasses.replace(found, name=name)
 
 
 def load_builder(found: Target) -> Builder:

@@ -23,14 +23,14 @@ from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from qcompiler.errors import FileError, TypingError, UsageError
+from qcompiler.errors import FileError, TargetError, TypingError, UsageError
 from qcompiler.files import atomic_path
 from qcompiler.graph import Input
 from qcompiler.interpret import check_feeds
 from qcompiler.types import Quantization, TensorType
 
 MAGIC = b"QCOMPILE"
-FORMAT = 2
+FORMAT = 3
 """Raised when older versions could not read newer files."""
 
 _TRAILER = struct.Struct("<Q32s8s")
@@ -97,7 +97,8 @@ class Metadata:
             of the machine that runs it.
         weight_bytes: Size of all constants.
         workspace_bytes: Memory for values that each running call needs.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", …: what a builder calls what it builds for.
+        runner: The module with the `Runner` of such libraries; see `qcompiler.backends.target`.
         gpus: The GPU architectures that it has code for, such as "sm_90".
         toolkit: Name and version of the GPU's compiler.
     """
@@ -117,7 +118,8 @@ class Metadata:
     threads: int | None
     weight_bytes: int
     workspace_bytes: int
-    device: str = "cpu"
+    device: str
+    runner: str
     gpus: tuple[str, ...] = ()
     toolkit: str = ""
 
@@ -153,8 +155,8 @@ class Metadata:
         found = cls(**fields)
         if misfit := _misfit(found, cls, "metadata"):
             raise ValueError(f"{misfit} is of another type")
-        if found.device not in _RUNNERS or any(i >= len(found.kernels) for i in found.calls):
-            raise ValueError("an unknown device or kernel")
+        if any(i >= len(found.kernels) for i in found.calls):
+            raise ValueError("an unknown kernel")
         return found
 
 
@@ -213,10 +215,6 @@ class Runner(Protocol):
         ...
 
 
-_RUNNERS = {"cpu": "qcompiler.backends.tvm.run", "cuda": "qcompiler.backends.cuda.run"}
-"""Device → the module with its `Runner`."""
-
-
 @dataclass(frozen=True, eq=False)
 class CompiledModel:
     """A model that runs; several threads may call it at once.
@@ -238,12 +236,19 @@ class CompiledModel:
         """The library, loaded.
 
         Raises:
-            TargetError: it was compiled for a CPU with features that this one lacks, or for a GPU
-                where there is none.
+            TargetError: it was compiled for a CPU with features that this one lacks, for a GPU
+                where there is none, or by a package that is not installed.
             FileError: the dynamic linker refuses it.
             UsageError: `threads` is less than 1.
         """
-        module = importlib.import_module(_RUNNERS[self.metadata.device])
+        name, target = self.metadata.runner, self.metadata.target
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise TargetError(
+                f"{self.path}: compiled for {target}, whose runner {name} cannot be imported "
+                f"({error}): install the package that provides this target"
+            ) from error
         runner: Runner = module.Runner(self.path, self.metadata, self.threads)
         return runner
 

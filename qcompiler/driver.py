@@ -47,7 +47,7 @@ class Options:
         threads: Threads of calibration, and the compiled model's default, stored in its file; None:
             the cores that the process may use, wherever that is.
         tune: Tiles to measure for each product on this machine; what was measured is kept in a file
-            (`qcompiler.backends.tvm.tuning_cache`). 0: take what the cost model says.
+            (`qcompiler.backends.cpu.tuning_cache`). 0: take what the cost model says.
         progress: Show calibration on stderr.
     """
 
@@ -156,7 +156,7 @@ def compile_model(
 ) -> Compilation:
     """Compile a float model to an integer-only library; see `compile` for the arguments."""
     from qcompiler.backends.target import load_builder
-    from qcompiler.backends.target import target as find_target
+    from qcompiler.backends.targets import target as find_target
 
     chosen = options or Options()
     seconds: dict[str, float] = {}

@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script import builder as T
 
-from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Matmul
-from qcompiler.backends.tvm.kernels.cpu.problem import Vector
-from qcompiler.backends.tvm.kernels.cpu.requantize import (
-    Requantization,
-    load_vector,
-    requantized,
-)
+from qcompiler.backends.cpu.kernels.requantize import Requantization, load_vector, requantized
+from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul, Vector
 from qcompiler.graph import Input
 from qcompiler.types import TensorType
 

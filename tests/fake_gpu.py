@@ -30,9 +30,9 @@ from tvm import s_tir, tirx
 
 from qcompiler.artifact import CompiledModel
 from qcompiler.backends.cuda import build as builder
+from qcompiler.backends.cuda.compiler import Code
 from qcompiler.backends.cuda.launches import Launch, Launches, launches, source
-from qcompiler.backends.cuda.toolkit import Code
-from qcompiler.backends.target import target
+from qcompiler.backends.targets import target
 from qcompiler.graph import Graph
 
 HERE = Path(__file__).parent

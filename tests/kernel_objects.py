@@ -9,7 +9,7 @@ import tvm
 from tvm.target import Target
 from tvm.tirx import PrimFunc
 
-from qcompiler.backends.tvm.program import PIPELINE, plain
+from qcompiler.backends.cpu.program import PIPELINE, plain
 
 
 def write_object(kernels: Mapping[str, PrimFunc], target: Target, path: Path) -> str:

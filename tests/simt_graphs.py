@@ -7,8 +7,9 @@ from simt import Traffic, run
 from tvm.target import Target
 from tvm.tirx import PrimFunc
 
+from qcompiler.backends.cuda.kernels.rules import CUDA
 from qcompiler.backends.cuda.launches import launches
-from qcompiler.backends.tvm.kernels.cuda.rules import CUDA
+from qcompiler.backends.cuda.schedule import schedule
 from qcompiler.backends.tvm.lower import Program, lower
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
@@ -35,7 +36,7 @@ def target(architecture: int) -> Target:
 
 def lowered(graph: Graph, architecture: int = 80) -> Program:
     """The graph's calls, by kernels of the CUDA table."""
-    return lower(Fuse()(FuseAttention()(graph)), target(architecture), CUDA)
+    return lower(Fuse()(FuseAttention()(graph)), target(architecture), CUDA, schedule)
 
 
 def feeds(graph: Graph, seed: int = 0, extreme: bool = False) -> dict[str, np.ndarray]:

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from qcompiler.artifact import CompiledModel, Metadata, load, read_metadata, seal
-from qcompiler.backends.target import target
-from qcompiler.backends.tvm import machine
-from qcompiler.backends.tvm.build import build
+from qcompiler.artifact import FORMAT, CompiledModel, Metadata, load, read_metadata, seal
+from qcompiler.backends.cpu import machine
+from qcompiler.backends.cpu.build import build
+from qcompiler.backends.targets import target
+from qcompiler.backends.tvm import host
 from qcompiler.errors import FileError, OutputError, TargetError, UsageError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
@@ -88,7 +90,7 @@ def test_metadata(model: CompiledModel) -> None:
     assert (codes.name, codes.type.dtype, codes.type.quantization) == ("codes", "uint8", Q)
     assert metadata.model == "network"
     assert metadata.target == "cpu"
-    assert metadata.architecture == machine.architecture()
+    assert metadata.architecture == host.architecture()
     assert metadata.source_sha256 == hashlib.sha256(b"source").hexdigest()
     assert metadata.tvm.startswith("0.27")
     assert metadata.float_instructions == 0
@@ -137,7 +139,7 @@ def test_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
     code = f"""
 import re
 from qcompiler.artifact import load, read_metadata
-import qcompiler.backends.tvm.run
+import qcompiler.backends.cpu.run
 def private():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 weights = read_metadata({str(path)!r}).weight_bytes
@@ -219,7 +221,7 @@ def test_the_caller_keeps_its_cores(saved: Path) -> None:
 
 
 def test_thread_count(saved: Path) -> None:
-    assert load(saved).runner.threads == machine.cores()
+    assert load(saved).runner.threads == host.cores()
     with pytest.raises(UsageError, match="threads: expected at least 1, found 0"):
         load(saved, threads=0)
 
@@ -252,7 +254,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 def test_another_format_is_refused(saved: Path, model: CompiledModel, tmp_path: Path) -> None:
     class Newer(Metadata):
         def to_json(self) -> str:
-            return super().to_json().replace('"format": 2', '"format": 999')
+            return super().to_json().replace(f'"format": {FORMAT}', '"format": 999')
 
     path = tmp_path / "newer.so"
     path.write_bytes(b"library")
@@ -260,6 +262,19 @@ def test_another_format_is_refused(saved: Path, model: CompiledModel, tmp_path: 
     seal(path, Newer(**fields))
     with pytest.raises(FileError, match="another version of qcompiler"):
         load(path)
+
+
+def test_a_library_names_its_runner(
+    model: CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "theirs.so"
+    path.write_bytes(b"library")
+    seal(path, dataclasses.replace(model.metadata, target="board", runner="their_package"))
+    with pytest.raises(TargetError, match="board, whose runner their_package cannot be imported"):
+        load(path)
+    theirs = SimpleNamespace(Runner=lambda path, metadata, threads: (path, metadata.target))
+    monkeypatch.setitem(sys.modules, "their_package", theirs)
+    assert load(path).runner == (path, "board")
 
 
 def test_unwritable_output(model: CompiledModel, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder  # noqa: E402
 from tvm.tirx import PrimFunc  # noqa: E402
 from tvm.tirx.script import builder as T  # noqa: E402
 
-from qcompiler.backends.tvm.kernels.cuda import instructions as ptx  # noqa: E402
+from qcompiler.backends.cuda.kernels import instructions as ptx  # noqa: E402
 
 Body = Callable[..., None]
 

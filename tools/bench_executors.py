@@ -15,9 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qcompiler.backends.target import TARGETS, target
-from qcompiler.backends.tvm import machine
-from qcompiler.backends.tvm.kernels.products import best_isa
+from qcompiler.backends.cpu import machine
+from qcompiler.backends.cpu.kernels.isa import best_isa
+from qcompiler.backends.targets import TARGETS, target
+from qcompiler.backends.tvm import host
 
 HERE = Path(__file__).resolve().parent
 OURS = "cpu"
@@ -57,7 +58,7 @@ SLOW = (Executor("tvm-tuned", "tvm", "tvm-tuned", ".so", "MetaSchedule"),)
 def own_executors() -> list[Executor]:
     """This project with each kernel table's instruction set that this machine has: once each."""
     found: dict[str, Executor] = {}
-    has, here = machine.host_features(), machine.architecture()
+    has, here = machine.host_features(), host.architecture()
     for name in TARGETS:
         if not name.startswith(OURS):
             continue

@@ -128,7 +128,8 @@ def measure(architecture: Architecture, path: Path, library: bool, result: Resul
 
 def compile_integer(integer: qcompiler.Graph) -> Run:
     """The library of an integer graph for this CPU."""
-    from qcompiler.backends.target import load_builder, target
+    from qcompiler.backends.target import load_builder
+    from qcompiler.backends.targets import target
     from qcompiler.passes import LOWERING, PassManager
 
     machine = target("cpu")

@@ -12,19 +12,19 @@ from tvm.target import Target as TvmTarget
 
 from qcompiler.artifact import CompiledModel, Metadata, seal
 from qcompiler.backends.cuda import installed
+from qcompiler.backends.cuda.compiler import Code, Compiler
 from qcompiler.backends.cuda.launches import Launches, launches, source
 from qcompiler.backends.cuda.library import Variant, link
 from qcompiler.backends.cuda.plan import Plan, make_plan
 from qcompiler.backends.cuda.ptx import float_instructions
 from qcompiler.backends.cuda.schedule import schedule
-from qcompiler.backends.cuda.toolkit import Code, Compiler, find_compiler
+from qcompiler.backends.cuda.targets import DEFAULT
+from qcompiler.backends.cuda.toolkit import find_compiler
 from qcompiler.backends.target import Target, load_kernels
-from qcompiler.backends.targets.cuda import DEFAULT
-from qcompiler.backends.tvm import machine
-from qcompiler.backends.tvm.build import c_compiler
+from qcompiler.backends.tvm import host
 from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
 from qcompiler.backends.tvm.lower import Kernel, Program, lower
-from qcompiler.backends.tvm.program import Constants
+from qcompiler.backends.tvm.memory import Constants
 from qcompiler.errors import TargetError
 from qcompiler.graph import Graph
 
@@ -37,7 +37,7 @@ def check(target: Target, *, tune: bool = False) -> None:
     """
     if tune:
         raise TargetError(f"--tune: only for CPUs, not for target {target.name!r}: leave it out")
-    c_compiler(machine.architecture())
+    host.c_compiler(host.architecture())
     _architectures(target, find_compiler())
 
 
@@ -78,7 +78,7 @@ def build(
     folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
     library = link(
         Path(folder.name),
-        c_compiler(machine.architecture()),
+        host.c_compiler(host.architecture()),
         variants,
         constants.arrays,
         ([x.type for x in graph.inputs], [y.type for y in graph.outputs.values()]),
@@ -89,7 +89,7 @@ def build(
         inputs=inputs(graph),
         outputs=outputs(graph),
         target=target.name,
-        architecture=machine.architecture(),
+        architecture=host.architecture(),
         cpu="",
         features=(),
         qcompiler=version("qcompiler"),
@@ -101,6 +101,7 @@ def build(
         weight_bytes=constants.nbytes,
         workspace_bytes=max(plan.workspace_bytes for plan in plans.values()),
         device="cuda",
+        runner=target.runner,
         gpus=architectures,
         toolkit=compiler.version,
     )
@@ -149,7 +150,7 @@ def _compile(
         architecture: source(lowered[k.symbol] for k in program.kernels)
         for architecture, program in programs.items()
     }
-    with ThreadPoolExecutor(machine.cores()) as pool:
+    with ThreadPoolExecutor(host.cores()) as pool:
         codes = pool.map(lambda item: compiler.compile(item[1], item[0]), sources.items())
         return dict(zip(sources, codes, strict=True))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qcompiler.backends.cuda.plan import Plan
+from qcompiler.backends.cuda.targets import capability
 from qcompiler.backends.tvm.memory import ALIGNMENT
 from qcompiler.errors import TargetError
 from qcompiler.types import TensorType
@@ -29,11 +30,6 @@ class Variant:
     architecture: str
     cubin: bytes
     plan: Plan
-
-
-def capability(architecture: str) -> int:
-    """90 for "sm_90" and "sm_90a"."""
-    return int(architecture.removeprefix("sm_").rstrip("af"))
 
 
 def link(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qcompiler.backends.cuda.compiler import Code
 from qcompiler.errors import TargetError
 
 _INTEGERS = "\n".join(
@@ -63,7 +64,7 @@ def _candidates() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Nvrtc:
-    """A `toolkit.Compiler`.
+    """A `compiler.Compiler`.
 
     Attributes:
         path: Of the library.
@@ -88,14 +89,12 @@ class Nvrtc:
         self.library.nvrtcGetSupportedArchs(found)
         return tuple(f"sm_{arch}" for arch in found)
 
-    def compile(self, source: str, architecture: str) -> Any:
+    def compile(self, source: str, architecture: str) -> Code:
         """Compile a module to PTX and a cubin.
 
         Raises:
             TargetError: NVRTC refuses it.
         """
-        from qcompiler.backends.cuda.toolkit import Code
-
         program = ctypes.c_void_p()
         texts = (ctypes.c_char_p * len(_HEADERS))(*(x.encode() for x in _HEADERS.values()))
         names = (ctypes.c_char_p * len(_HEADERS))(*(x.encode() for x in _HEADERS))

@@ -14,7 +14,7 @@ import numpy as np
 
 from qcompiler.artifact import host_array
 from qcompiler.backends.cuda.dlpack import DeviceArray, Result, on_gpu
-from qcompiler.backends.tvm import machine
+from qcompiler.backends.tvm import host
 from qcompiler.errors import FileError, TargetError, UsageError
 from qcompiler.files import fresh_link
 
@@ -51,7 +51,7 @@ class Runner:
     def __init__(self, path: Path, metadata: Metadata, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads: expected at least 1, found {threads}")
-        if metadata.architecture != (here := machine.architecture()):
+        if metadata.architecture != (here := host.architecture()):
             raise TargetError(
                 f"{path}: compiled on {metadata.architecture}, this machine is {here}: "
                 "compile on a machine of this kind"

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from qcompiler.backends.tvm.schedule import Block, each_stage, operations
+from qcompiler.backends.tvm.stages import Block, each_stage, operations
 
 THREADS = 256
 """Of a block, at most."""

@@ -10,41 +10,12 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from qcompiler.backends.cuda import nvrtc
+from qcompiler.backends.cuda.compiler import Code, Compiler
 from qcompiler.errors import TargetError
 
 _ARCHITECTURE = re.compile(r"(?:compute|sm)_(\d+[af]?)")
-
-
-@dataclass(frozen=True)
-class Code:
-    """What the compiler made for one architecture: PTX as text, and the machine's code."""
-
-    ptx: str
-    cubin: bytes
-
-
-class Compiler(Protocol):
-    """Compiles CUDA C without fast math: products and sums of floats are rounded one by one."""
-
-    @property
-    def version(self) -> str:
-        """Such as "nvcc 13.0"."""
-        ...
-
-    def architectures(self) -> tuple[str, ...]:
-        """What it generates code for: "sm_80", …."""
-        ...
-
-    def compile(self, source: str, architecture: str) -> Code:
-        """Compile a module.
-
-        Raises:
-            TargetError: the compiler refuses it.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from qcompiler.artifact import KernelInfo, Value
 from qcompiler.backends.tvm.lower import Call, Program
 from qcompiler.graph import Graph, Input, Op, toposort
 from qcompiler.invariants import converts
-from qcompiler.ops import Cast, Concat, Dequantize, Fused, Movement, Quantize, skeleton
-from qcompiler.report.summary import macs
+from qcompiler.ops import Cast, Concat, Dequantize, Fused, Movement, Quantize, macs, skeleton
 from qcompiler.types import Quantization
 
 

@@ -15,12 +15,14 @@ from tvm import te, tirx
 from tvm.target import Target
 
 import qcompiler.backends.tvm.te as t
-from qcompiler.backends.tvm.schedule import schedule
 from qcompiler.backends.tvm.table import KernelRule
 from qcompiler.graph import Constant, Graph, Input, Op, fold, toposort
 from qcompiler.ops import Cast, Fused, Reshape, Skeleton, inline, skeleton
 
 GENERIC = "generic"
+
+Schedule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
+"""From what `te.create_prim_func` makes to what a device runs."""
 
 
 @dataclass(eq=False)
@@ -71,8 +73,8 @@ class Program:
 def lower(
     graph: Graph,
     target: Target,
-    rules: Iterable[KernelRule] = (),
-    default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc] = schedule,
+    rules: Iterable[KernelRule],
+    default_schedule: Schedule,
     kernels: dict[Hashable, Kernel] | None = None,
 ) -> Program:
     """Choose a kernel for every op.
@@ -109,7 +111,7 @@ class _Lowering:
         self,
         target: Target,
         rules: tuple[KernelRule, ...],
-        default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc],
+        default_schedule: Schedule,
         kernels: dict[Hashable, Kernel],
     ) -> None:
         self.target = target
@@ -169,9 +171,7 @@ class _Lowering:
         return self.kernels[key]
 
 
-def generic(
-    found: Skeleton, default_schedule: Callable[[tirx.PrimFunc], tirx.PrimFunc] = schedule
-) -> tirx.PrimFunc:
+def generic(found: Skeleton, default_schedule: Schedule) -> tirx.PrimFunc:
     """The kernel that follows from the ops' TE forms alone."""
     leaves: dict[Op, t.Tensor] = {
         x: te.placeholder(x.type.shape, x.type.dtype, x.name) for x in found.graph.inputs

@@ -1,9 +1,12 @@
-"""Where values live while the program runs: a static plan that reuses memory."""
+"""Where values live while the program runs, a static plan that reuses memory, and constants."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 ALIGNMENT = 64
 """Of every value in the workspace and of every constant: one cache line, one vector register."""
@@ -49,3 +52,22 @@ def plan(values: Sequence[Lifetime]) -> tuple[list[int], int]:
         placed.append(i)
         placed.sort(key=lambda j: offsets[j])
     return offsets, total
+
+
+class Constants:
+    """Constants behind one another, equal ones once."""
+
+    def __init__(self) -> None:
+        self.arrays: list[tuple[int, np.ndarray]] = []
+        self.nbytes = 0
+        self._known: dict[tuple[str, bytes], int] = {}
+
+    def offset(self, array: np.ndarray) -> int:
+        """The place of an array, which is stored unless it already is."""
+        contents = np.ascontiguousarray(array)
+        key = (str(array.dtype), hashlib.sha256(contents.data).digest())
+        if key not in self._known:
+            self._known[key] = self.nbytes
+            self.arrays.append((self.nbytes, contents))
+            self.nbytes += aligned(contents.nbytes)
+        return self._known[key]

@@ -12,13 +12,12 @@ from qcompiler.calibrate.methods import (
     METHODS,
     Entropy,
     MeanSquaredError,
-    Method,
     MinMax,
     MovingAverage,
     Percentile,
 )
 from qcompiler.calibrate.sources import SampleOptions, Samples, samples
-from qcompiler.calibrate.statistics import Statistics
+from qcompiler.calibrate.statistics import Method, Statistics
 from qcompiler.calibrate.synthetic import SyntheticOptions, synthetic
 
 __all__ = [

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibrate.divergence import divergences
+from qcompiler.calibrate.histogram import Histogram
 from qcompiler.calibrate.quantization_error import quantization_error
-
-if TYPE_CHECKING:
-    from qcompiler.calibrate.histogram import Histogram
-    from qcompiler.calibrate.statistics import Statistics
-
-
-class Method(Protocol):
-    """A way to choose a clipping range; its fields are its options."""
-
-    def clip(self, statistics: Statistics, levels: int, symmetric: bool) -> tuple[float, float]:
-        """Low and high end; `Statistics.range` makes them contain zero, and symmetric if asked."""
+from qcompiler.calibrate.statistics import Statistics
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,22 @@
 """What is remembered of a value while samples stream by: bounded, whatever their number."""
 
+from __future__ import annotations
+
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompiler.calibrate.histogram import Histogram
-from qcompiler.calibrate.methods import Method
 from qcompiler.errors import CalibrationError
+
+
+class Method(Protocol):
+    """A way to choose a clipping range; its fields are its options."""
+
+    def clip(self, statistics: Statistics, levels: int, symmetric: bool) -> tuple[float, float]:
+        """Low and high end; `Statistics.range` makes them contain zero, and symmetric if asked."""
 
 
 class Statistics:

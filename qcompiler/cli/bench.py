@@ -82,7 +82,7 @@ def _peaks(model: CompiledModel) -> Peaks | None:
     threads = getattr(model.runner, "threads", None)
     if threads is None:
         return None
-    from qcompiler.backends.tvm.peaks import bytes_per_second, macs_per_second
+    from qcompiler.backends.cpu.peaks import bytes_per_second, macs_per_second
 
     working_set = model.metadata.weight_bytes + model.metadata.workspace_bytes
     try:

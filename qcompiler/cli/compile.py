@@ -78,7 +78,7 @@ def compile_command(
     if tune and (emit is not Emit.LIBRARY or stop_after is not None):
         raise UsageError("--tune: only where a library is written")
     output = _output(output, model, emit, stop_after)
-    from qcompiler.backends.target import target as find_target
+    from qcompiler.backends.targets import target as find_target
     from qcompiler.driver import Options
 
     find_target(target)

@@ -94,7 +94,7 @@ def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[
     from qcompiler.frontends import as_onnx
     from qcompiler.frontends.onnx import import_onnx
     from qcompiler.frontends.onnx_model import load
-    from qcompiler.report.summary import macs
+    from qcompiler.ops import macs
 
     try:
         model = as_onnx(path)

@@ -57,6 +57,6 @@ def complete_method(incomplete: str) -> list[str]:
 def _targets() -> list[str]:
     from importlib.metadata import entry_points
 
-    from qcompiler.backends.target import GROUP, TARGETS
+    from qcompiler.backends.targets import GROUP, TARGETS
 
     return [*TARGETS, *(entry.name for entry in entry_points(group=GROUP))]

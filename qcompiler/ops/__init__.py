@@ -24,6 +24,7 @@ from qcompiler.ops.arithmetic import (
 from qcompiler.ops.attention import Attention, attention, attention_of, flat
 from qcompiler.ops.bits import BitwiseAnd
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
+from qcompiler.ops.counts import macs
 from qcompiler.ops.elementary import (
     Acos,
     Acosh,
@@ -178,6 +179,7 @@ __all__ = [
     "attention_of",
     "flat",
     "inline",
+    "macs",
     "scalar",
     "skeleton",
     "table_size",

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.graph import Constant, Graph, Input
 from qcompiler.invariants import computes_float, float_ops
-from qcompiler.ops import Conv, ConvInteger, MatMul, MatMulInteger, Quantize
+from qcompiler.ops import Quantize, macs
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
@@ -75,13 +73,3 @@ def summarize(
 def constant_bytes(graph: Graph) -> int:
     """Bytes of all constants."""
     return sum(node.type.nbytes for node in graph.ops if isinstance(node, Constant))
-
-
-def macs(node: Op) -> int:
-    """Multiply-accumulates of one product; 0 for anything else."""
-    match node:
-        case Conv(weight=weight) | ConvInteger(weight=weight):
-            return node.type.size * int(np.prod(weight.type.shape[1:]))
-        case MatMul(a) | MatMulInteger(a):
-            return node.type.size * a.type.shape[-1]
-    return 0

@@ -1,4 +1,4 @@
-/* Three callers share the threads and the scratch memory of backends/tvm/runtime.c. */
+/* Three callers share the threads and the scratch memory of backends/cpu/runtime.c. */
 
 #include "runtime.c"
 

@@ -34,13 +34,13 @@ from cpu_products import (  # noqa: E402
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
-import qcompiler.backends.target  # noqa: E402
 from qcompiler import evaluate, import_onnx, load, quantize  # noqa: E402
-from qcompiler.backends.targets.cpu import KERNELS, TRIPLES  # noqa: E402
-from qcompiler.backends.tvm.build import build  # noqa: E402
-from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu import AMX_INT8, Conv2d, Matmul  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu.plan import make_plan  # noqa: E402
+from qcompiler.backends.cpu import kernels as cpu  # noqa: E402
+from qcompiler.backends.cpu.build import build  # noqa: E402
+from qcompiler.backends.cpu.kernels import AMX_INT8  # noqa: E402
+from qcompiler.backends.cpu.kernels.plan import make_plan  # noqa: E402
+from qcompiler.backends.cpu.targets import X86, cpu_target  # noqa: E402
+from qcompiler.backends.tvm.problem import Conv2d, Matmul  # noqa: E402
 from qcompiler.passes import LOWERING, PassManager  # noqa: E402
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
@@ -213,17 +213,19 @@ def test_tile_choice(problem: Conv2d | Matmul, tile: tuple[int, int], vectors: i
 @needs_emulation
 @pytest.mark.parametrize("name", ["cnn", "vit"])
 def test_whole_network(name: str, machine: Machine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("qcompiler.backends.tvm.machine.lacking", lambda features: [])
+    monkeypatch.setattr("qcompiler.backends.cpu.machine.lacking", lambda features: [])
     graph = import_onnx(DIGITS / f"{name}.onnx")
     integer = quantize(graph, DIGITS / "calib.npz")
     chosen = target_here().attrs
-    fields = {"mcpu": str(chosen["mcpu"]), "mattr": [str(f) for f in chosen["mattr"]]}
-    fields |= {"kind": "llvm", "mtriple": TRIPLES["x86_64"]}
-    monkeypatch.setattr("qcompiler.backends.tvm.kernels.products.best_isa", lambda _: isa_here())
+    features = tuple(str(f) for f in chosen["mattr"])
+    amx = cpu_target("amx", X86, str(chosen["mcpu"]), features)
+    monkeypatch.setattr(
+        "qcompiler.backends.cpu.kernels.product_rule.best_isa", lambda _: isa_here()
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.so"
         kernels = PassManager(LOWERING)(integer)
-        build(kernels, qcompiler.backends.target.Target("amx", fields, KERNELS)).save(path)
+        build(kernels, amx).save(path)
         model = load(path, threads=2)
         x = np.load(DIGITS / "test.npz")["x"]
         before = machine.amx.amx_count()

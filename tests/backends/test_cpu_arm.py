@@ -27,10 +27,13 @@ from cpu_products import (  # noqa: E402
 from kernel_objects import write_object  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 
-from qcompiler.backends.targets.cpu import CPUS, TRIPLES  # noqa: E402
-from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu import DOTPROD, GENERIC, I8MM, Conv2d, Isa, Matmul  # noqa: E402
-from qcompiler.backends.tvm.kernels.products import best_isa  # noqa: E402
+from qcompiler.backends.cpu import kernels as cpu  # noqa: E402
+from qcompiler.backends.cpu.kernels import DOTPROD, GENERIC, I8MM, Isa  # noqa: E402
+from qcompiler.backends.cpu.kernels.isa import best_isa  # noqa: E402
+from qcompiler.backends.cpu.machine import tvm_target  # noqa: E402
+from qcompiler.backends.cpu.targets import ARM  # noqa: E402
+from qcompiler.backends.targets import TARGETS  # noqa: E402
+from qcompiler.backends.tvm.problem import Conv2d, Matmul  # noqa: E402
 
 CC = shutil.which("aarch64-linux-gnu-gcc")
 QEMU = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
@@ -46,7 +49,7 @@ ENDS = (raw_case, requantized_case, vector_case, table_case, codes_case)
 
 
 def target(isa: Isa) -> Target:
-    return Target({"kind": "llvm", "mtriple": TRIPLES["aarch64"], "mcpu": isa.mcpu or "generic"})
+    return Target({"kind": "llvm", "mtriple": ARM, "mcpu": isa.mcpu or "generic"})
 
 
 def cases(isa: Isa) -> list[Case]:
@@ -100,9 +103,7 @@ def test_same_bits_as_numpy(isa: Isa, tmp_path: Path):
     ],
 )
 def test_chosen_by_features(name: str, isa: Isa):
-    architecture, mcpu = CPUS[name]
-    found = Target({"kind": "llvm", "mtriple": TRIPLES[architecture], "mcpu": mcpu})
-    assert best_isa(found) == isa
+    assert best_isa(tvm_target(TARGETS[name])) == isa
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ pytest.importorskip("tvm")
 from x86 import X86
 
 from qcompiler.artifact import CompiledModel
-from qcompiler.backends.target import target
-from qcompiler.backends.tvm.build import build
+from qcompiler.backends.cpu.build import build
+from qcompiler.backends.targets import target
 from qcompiler.errors import TargetError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate

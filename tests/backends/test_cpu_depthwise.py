@@ -12,10 +12,11 @@ pytest.importorskip("tvm")
 from x86 import X86
 
 from qcompiler.artifact import CompiledModel
-from qcompiler.backends.target import target
-from qcompiler.backends.tvm.build import build
-from qcompiler.backends.tvm.kernels.cpu import ISAS, Conv2d, Isa
-from qcompiler.backends.tvm.kernels.cpu.strips import pack_depthwise, strips
+from qcompiler.backends.cpu.build import build
+from qcompiler.backends.cpu.kernels import ISAS, Isa
+from qcompiler.backends.cpu.kernels.strips import pack_depthwise, strips
+from qcompiler.backends.targets import target
+from qcompiler.backends.tvm.problem import Conv2d
 from qcompiler.errors import TargetError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate

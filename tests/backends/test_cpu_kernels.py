@@ -22,8 +22,9 @@ from cpu_products import (  # noqa: E402
 from tvm.target import Target, codegen  # noqa: E402
 from tvm.tirx.script import builder as T  # noqa: E402
 
-from qcompiler.backends.tvm.kernels import cpu  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu import Conv2d, Epilogue, Isa, Matmul  # noqa: E402
+from qcompiler.backends.cpu import kernels as cpu  # noqa: E402
+from qcompiler.backends.cpu.kernels import Isa  # noqa: E402
+from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul  # noqa: E402
 from qcompiler.errors import ShapeError  # noqa: E402
 
 

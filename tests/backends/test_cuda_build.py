@@ -24,8 +24,8 @@ from qcompiler.backends.cuda.launches import Launch, Launches, launches, source
 from qcompiler.backends.cuda.plan import OUTPUT, WORKSPACE, make_plan
 from qcompiler.backends.cuda.ptx import float_instructions
 from qcompiler.backends.cuda.schedule import schedule
-from qcompiler.backends.target import Target, target
-from qcompiler.backends.targets.cuda import DEFAULT
+from qcompiler.backends.cuda.targets import DEFAULT, gpu_target
+from qcompiler.backends.targets import target
 from qcompiler.backends.tvm.lower import Call, Kernel, Program, generic
 from qcompiler.errors import TargetError
 from qcompiler.graph import Constant, Graph, Input, Op
@@ -152,7 +152,7 @@ def test_nvrtc_compiles_the_same_kernels() -> None:
 @needs_nvcc
 def test_what_nvcc_does_not_know() -> None:
     with pytest.raises(TargetError, match=r"target 'cuda:sm_999': nvcc .* does not know sm_999"):
-        check(Target("cuda:sm_999", {}, architectures=("sm_999",)))
+        check(gpu_target("cuda:sm_999", "sm_999"))
     with pytest.raises(TargetError, match=r"cannot compile the kernels: .*error"):
         toolkit.Nvcc(str(NVCC)).compile("this is not C", "sm_80")
 

@@ -21,7 +21,7 @@ import qcompiler
 from qcompiler.artifact import CompiledModel
 from qcompiler.backends.cuda import installed
 from qcompiler.backends.cuda.build import build
-from qcompiler.backends.target import target
+from qcompiler.backends.targets import target
 from qcompiler.graph import Graph
 from qcompiler.interpret import evaluate
 

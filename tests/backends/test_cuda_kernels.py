@@ -30,9 +30,7 @@ from simt_graphs import (  # noqa: E402
     target,
 )
 
-from qcompiler.backends.cuda.launches import launches  # noqa: E402
-from qcompiler.backends.tvm.kernels.cpu import Epilogue, Matmul  # noqa: E402
-from qcompiler.backends.tvm.kernels.cuda import (  # noqa: E402
+from qcompiler.backends.cuda.kernels import (  # noqa: E402
     TILES,
     Tile,
     attention_rule,
@@ -40,11 +38,11 @@ from qcompiler.backends.tvm.kernels.cuda import (  # noqa: E402
     make_plan,
     pack_product,
 )
-from qcompiler.backends.tvm.kernels.cuda.attention_plan import (  # noqa: E402
-    Attention,
-    AttentionPlan,
-)
-from qcompiler.backends.tvm.kernels.cuda.rules import CUDA  # noqa: E402
+from qcompiler.backends.cuda.kernels.attention_plan import Attention, AttentionPlan  # noqa: E402
+from qcompiler.backends.cuda.kernels.generation import GENERATIONS, Generation  # noqa: E402
+from qcompiler.backends.cuda.kernels.rules import CUDA  # noqa: E402
+from qcompiler.backends.cuda.launches import launches  # noqa: E402
+from qcompiler.backends.tvm.problem import Epilogue, Matmul  # noqa: E402
 from qcompiler.graph import Constant, Graph  # noqa: E402
 from qcompiler.ops import (  # noqa: E402
     ConvInteger,
@@ -55,13 +53,13 @@ from qcompiler.ops import (  # noqa: E402
     skeleton,
 )
 
-GENERATIONS = (75, 80)
+CAPABILITIES = [generation.capability for generation in GENERATIONS]
 RAW = Epilogue((), "int32", lambda acc, buffers, index: acc)
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("generation", GENERATIONS, ids=CAPABILITIES)
 @pytest.mark.parametrize("tile", TILES, ids=str)
-def test_every_tile_with_ragged_edges(tile: Tile, generation: int) -> None:
+def test_every_tile_with_ragged_edges(tile: Tile, generation: Generation) -> None:
     problem = Matmul((tile.rows + 7, 2 * tile.depth + 16), "uint8", tile.columns + 4)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, problem.x_shape).astype(np.uint8)
@@ -89,10 +87,10 @@ PRODUCTS: dict[str, Callable[[], Graph]] = {
 }
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("case", PRODUCTS)
-def test_products(case: str, generation: int) -> None:
-    check(PRODUCTS[case](), generation, "cuda product")
+def test_products(case: str, capability: int) -> None:
+    check(PRODUCTS[case](), capability, "cuda product")
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -121,20 +119,20 @@ CONVOLUTIONS: dict[str, Callable[[], Graph]] = {
 }
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_convolutions(case: str, generation: int) -> None:
-    check(CONVOLUTIONS[case](), generation, "cuda product")
+def test_convolutions(case: str, capability: int) -> None:
+    check(CONVOLUTIONS[case](), capability, "cuda product")
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_generated_products_and_convolutions(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    generation, dtype = int(rng.choice(GENERATIONS)), str(rng.choice(["uint8", "int8"]))
+    capability, dtype = int(rng.choice(CAPABILITIES)), str(rng.choice(["uint8", "int8"]))
     if seed % 2:
         rows, depth, width = (int(v) for v in rng.integers(1, [90, 200, 90]))
         end = str(rng.choice(["raw", "uint8", "int8", "int16"]))
-        check(product((1, rows, depth), width, dtype, end, seed), generation, "cuda product")
+        check(product((1, rows, depth), width, dtype, end, seed), capability, "cuda product")
         return
     kernel, strides, dilations = (
         (int(a), int(b)) for a, b in (rng.integers(1, high, 2) for high in (5, 4, 3))
@@ -142,7 +140,7 @@ def test_generated_products_and_convolutions(seed: int) -> None:
     window = Window(kernel, strides, tuple(map(int, rng.integers(0, 3, 4))), dilations)  # type: ignore[arg-type]
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     n, h, w, c, o = (int(v) for v in rng.integers([1, *reach, 1, 1], [3, 16, 16, 40, 50]))
-    check(convolution((n, h, w, c), o, window, dtype, seed), generation, "cuda product")
+    check(convolution((n, h, w, c), o, window, dtype, seed), capability, "cuda product")
 
 
 def test_groups_and_computed_weights_are_left_to_other_kernels() -> None:
@@ -260,10 +258,10 @@ ATTENTIONS: dict[str, Callable[[], Graph]] = {
 }
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("case", ATTENTIONS)
-def test_attention(case: str, generation: int) -> None:
-    check(ATTENTIONS[case](), generation, "cuda attention")
+def test_attention(case: str, capability: int) -> None:
+    check(ATTENTIONS[case](), capability, "cuda attention")
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -272,7 +270,7 @@ def test_every_cut_of_attention(rows: int, apart: bool, monkeypatch: pytest.Monk
     """As for grids of all sizes, which a small graph does not have."""
     cut = attention_rule.attention_plan
 
-    def plan(problem: Attention, generation: int) -> AttentionPlan:
+    def plan(problem: Attention, generation: Generation) -> AttentionPlan:
         return dataclasses.replace(cut(problem, generation), rows=rows, apart=apart)
 
     monkeypatch.setattr(attention_rule, "attention_plan", plan)

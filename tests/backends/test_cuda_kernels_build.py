@@ -21,9 +21,10 @@ from simt_graphs import (  # noqa: E402
     product,
 )
 
+from qcompiler.backends.cuda.compiler import Code, Compiler  # noqa: E402
 from qcompiler.backends.cuda.launches import launches, source  # noqa: E402
 from qcompiler.backends.cuda.ptx import float_instructions  # noqa: E402
-from qcompiler.backends.cuda.toolkit import Code, Compiler, find_compiler  # noqa: E402
+from qcompiler.backends.cuda.toolkit import find_compiler  # noqa: E402
 from qcompiler.errors import TargetError  # noqa: E402
 from qcompiler.graph import Graph  # noqa: E402
 from qcompiler.ops import Window  # noqa: E402

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 
-from qcompiler.backends import target as module
-from qcompiler.backends.target import TARGETS, Target, load_kernels, target
-from qcompiler.backends.tvm import machine
+from qcompiler.backends import targets as module
+from qcompiler.backends.cpu import machine
+from qcompiler.backends.cpu.targets import X86, cpu_target
+from qcompiler.backends.target import load_kernels
+from qcompiler.backends.targets import TARGETS, target
 from qcompiler.errors import TargetError
 
 
@@ -39,11 +42,11 @@ def test_unknown_target_names_the_known_ones() -> None:
 
 
 def test_importing_targets_does_not_import_tvm() -> None:
-    code = "import sys, qcompiler.backends.target; assert 'tvm' not in sys.modules"
+    code = "import sys, qcompiler.backends.targets; assert 'tvm' not in sys.modules"
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
-THEIRS = Target("theirs", {"kind": "llvm", "mcpu": "haswell"})
+THEIRS = cpu_target("theirs", X86, "haswell")
 NOT_A_TARGET = SimpleNamespace()
 
 
@@ -75,6 +78,10 @@ def test_broken_packages_are_named(monkeypatch: pytest.MonkeyPatch, value: str, 
         target("board")
 
 
+def test_a_cpu_of_a_third_party_has_all_cpu_kernels() -> None:
+    assert load_kernels(THEIRS) == load_kernels(target("cpu")) != ()
+
+
 def test_a_kernel_table_that_is_not_there() -> None:
     with pytest.raises(TargetError, match="no kernel table absent:TABLE"):
-        load_kernels(Target("x", {"kind": "llvm"}, ("absent:TABLE",)))
+        load_kernels(replace(THEIRS, kernels=("absent:TABLE",)))

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import psutil
 
-from qcompiler.backends.target import target
-from qcompiler.backends.tvm.build import build
+from qcompiler.backends.cpu.build import build
+from qcompiler.backends.targets import target
 from qcompiler.backends.tvm.memory import ALIGNMENT, Lifetime, plan
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.ops import ConvInteger, Window

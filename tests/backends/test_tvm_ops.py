@@ -9,8 +9,8 @@ import pytest
 from tiny import Example, examples, tiny_graphs
 
 from qcompiler.artifact import CompiledModel
-from qcompiler.backends.target import target
-from qcompiler.backends.tvm.build import build
+from qcompiler.backends.cpu.build import build
+from qcompiler.backends.targets import target
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import Dequantize, Quantize

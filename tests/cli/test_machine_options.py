@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcompiler.artifact import load
-from qcompiler.backends.tvm.tuning_cache import VARIABLE
+from qcompiler.backends.cpu.tuning_cache import VARIABLE
 
 
 def test_threads_go_into_the_library(qcompile, tiny, samples):

@@ -1,0 +1,207 @@
+"""Requantization on vectors: 64-bit products whose high halves are all that is kept.
+
+clamp((Σ x_i·m_i + offset) >> shift) with shift ≥ 32 needs only the upper 32 bits of each sum.  The
+products of even and odd lanes are formed apart (``vpmuldq`` multiplies every other lane), their
+upper halves become one vector of int32 again, and the rest of the shift, the clamp and the
+narrowing work on as many lanes as there were accumulators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.ir.prim.expr import Shuffle
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from qcompiler.backends.tvm.problem import Expr, Vector
+from qcompiler.backends.tvm.table import Anchored
+from qcompiler.graph import Constant, Input, Op
+from qcompiler.ops import Add, Cast, Clip, Lookup, Mul, ShiftRight, Sub
+
+_HALF = 32
+_SIGN_BIT = -128
+_NARROW = ("int8", "uint8", "int16", "uint16", "int32")
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """What a region's root computes, as `qcompiler.ops.Requantize` defines it.
+
+    Attributes:
+        terms: Integers of up to 32 bits, and the int32 multiplier of each.
+        offset: int64.
+        shift: One int64, at least 32.
+        low: Smallest code.
+        high: Largest code.
+        dtype: Of the codes.
+    """
+
+    terms: tuple[tuple[Op, Op], ...]
+    offset: Op
+    shift: Op
+    low: int
+    high: int
+    dtype: str
+
+
+def requantization(root: Op, leaf: Callable[[Op], Op]) -> Requantization | None:
+    """Recognise the body of a Requantize in a skeleton.
+
+    Args:
+        root: The op of the skeleton that may compute it.
+        leaf: From the skeleton's inputs to what is fed to them; the shift must be a constant.
+    """
+    match root:
+        case Cast(
+            Clip(ShiftRight(Add(total, Input() as offset), Input() as shift), low, high), dtype
+        ) if low is not None and high is not None:
+            terms = _terms(total)
+        case _:
+            return None
+    amount = leaf(shift)
+    whole = isinstance(amount, Constant) and amount.array.size == 1
+    if terms is None or not whole or int(amount.array) < _HALF:  # type: ignore[attr-defined]
+        return None
+    return Requantization(terms, offset, shift, int(low), int(high), dtype)
+
+
+def _terms(total: Op) -> tuple[tuple[Op, Op], ...] | None:
+    match total:
+        case Add(a, b):
+            left, right = _terms(a), _terms(b)
+            return None if left is None or right is None else (*left, *right)
+        case Mul(Cast(x, "int64"), Cast(Input() as multiplier, "int64")):
+            fits = x.type.dtype in _NARROW and multiplier.type.dtype == "int32"
+            return ((x, multiplier),) if fits else None
+        case _:
+            return None
+
+
+def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
+    """The epilogue of a region on vectors, if it is a requantization and nothing else."""
+    return _on_vectors(region, region.root, leaf)
+
+
+def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
+    """Where a region looks a requantization up in a table, the uint8 indices on vectors."""
+    match region.root:
+        case Lookup(Add(index, Input()) | index, Input()):
+            pass
+        case _:
+            return None
+    match index:
+        case Cast(code, "int32") if code.type.dtype == "uint8":
+            return _on_vectors(region, code, leaf)
+        case Sub(Cast(code, "int32"), Input() as low):
+            first = leaf(low)
+            signed = code.type.dtype == "int8" and isinstance(first, Constant)
+            if not signed or first.array.size != 1 or int(first.array) != _SIGN_BIT:  # type: ignore[attr-defined]
+                return None
+        case _:
+            return None
+    epilogue = _on_vectors(region, code, leaf)
+    if epilogue is None:
+        return None
+
+    def codes(sums: Expr, buffers: list[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
+        flipped = epilogue(sums, buffers, place, lanes) ^ T.broadcast(T.int8(_SIGN_BIT), lanes)
+        return T.reinterpret(f"uint8x{lanes}", flipped)
+
+    return codes
+
+
+def table_rows(region: Anchored) -> int | None:
+    """Which operand says where each channel's table starts, where a region ends in several."""
+    match region.root:
+        case Lookup(Add(_, Input() as rows), Input()) if rows in region.operands:
+            return region.operands.index(rows)
+        case _:
+            return None
+
+
+def _on_vectors(region: Anchored, root: Op, leaf: Callable[[Op], Op]) -> Vector | None:
+    how = requantization(root, leaf)
+    if how is None:
+        return None
+    values = [x for x, _ in how.terms]
+    if any(x is not region.anchor and x not in region.operands for x in values):
+        return None
+
+    def epilogue(sums: Expr, buffers: Sequence[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
+        of: dict[Op, Expr] = dict(zip(region.operands, buffers, strict=True))
+
+        def vector(x: Op, dtype: str) -> Expr:
+            if x is region.anchor:
+                return sums
+            return load_vector(of[x], place, dtype, lanes)
+
+        shift = of[how.shift]
+        return requantized(
+            how,
+            [vector(x, "int32") for x in values],
+            [vector(m, "int32") for _, m in how.terms],
+            vector(how.offset, "int64"),
+            T.cast(shift[tuple(0 for _ in shift.shape)], "int32"),
+            lanes,
+        )
+
+    return epilogue
+
+
+def load_vector(buffer: Expr, place: tuple[Expr, ...], dtype: str, lanes: int) -> Expr:
+    """Neighbouring elements along the last axis as `dtype`, placed as numpy broadcasts them."""
+    shape = [int(d) for d in buffer.shape]
+    own = place[len(place) - len(shape) :]
+    index = [T.int32(0) if d == 1 else i for i, d in zip(own, shape, strict=True)]
+    if not shape or shape[-1] == 1:
+        loaded = T.broadcast(buffer[tuple(index)], lanes)
+    else:
+        loaded = buffer[(*index[:-1], T.Ramp(index[-1], 1, lanes))]
+    return loaded if str(buffer.dtype) == dtype else T.cast(loaded, f"{dtype}x{lanes}")
+
+
+def requantized(
+    how: Requantization,
+    values: Sequence[Expr],
+    multipliers: Sequence[Expr],
+    offset: Expr,
+    shift: Expr,
+    lanes: int,
+) -> Expr:
+    """The codes, a vector of `how.dtype`.
+
+    Args:
+        how: Bounds and dtype.
+        values: int32 vectors, one for each term.
+        multipliers: int32 vectors, likewise.
+        offset: int64 vector.
+        shift: int32 scalar.
+        lanes: Elements of each vector, a multiple of four.
+    """
+    kind = f"int32x{lanes}"
+    sums = []
+    for odd in (0, 1):
+        total = Shuffle([offset], [T.int32(i) for i in range(odd, lanes, 2)])
+        for value, multiplier in zip(values, multipliers, strict=True):
+            total = total + _half(value, lanes, odd) * _half(multiplier, lanes, odd)
+        sums.append(total)
+    low = T.reinterpret(kind, sums[0])
+    high = T.reinterpret(kind, sums[1])
+    order = [lanes * (i % 2) + i // 2 * 2 + 1 for i in range(lanes)]
+    code = Shuffle([low, high], [T.int32(i) for i in order])
+    code = code >> T.broadcast(shift - _HALF, lanes)
+    info = np.iinfo("int32")
+    if how.low > info.min:
+        code = T.max(code, T.broadcast(T.int32(how.low), lanes))
+    if how.high < info.max:
+        code = T.min(code, T.broadcast(T.int32(how.high), lanes))
+    return T.cast(code, f"{how.dtype}x{lanes}")
+
+
+def _half(vector: Expr, lanes: int, odd: int) -> Expr:
+    """Every other int32 lane as int64."""
+    wide = T.reinterpret(f"int64x{lanes // 2}", vector)
+    amount = T.broadcast(T.int64(_HALF), lanes // 2)
+    return (wide if odd else wide << amount) >> amount

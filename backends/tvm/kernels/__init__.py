@@ -1,1 +1,0 @@
-"""backends.tvm.kernels."""
