@@ -1,0 +1,129 @@
+"""Which rule serves each op of whole networks: a fast path that is lost fails here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tvm.target import Target
+
+from qcompiler import import_onnx, quantize
+from qcompiler.backends.cpu.kernels import attention_rule, depthwise_rule, product_rule
+from qcompiler.backends.cpu.machine import tvm_target
+from qcompiler.backends.target import load_kernels
+from qcompiler.backends.targets import target
+from qcompiler.backends.tvm import lower as lowering
+from qcompiler.backends.tvm.problem import Epilogue
+from qcompiler.graph import Graph
+from qcompiler.passes import LOWERING, PassManager
+
+DIGITS = Path(__file__).parents[2] / "models" / "digits"
+SERVED = {
+    ("cnn", "cpu:cascadelake"): {
+        "cpu product": 5,
+        "cpu depthwise": 1,
+        "cpu requantize": 2,
+        "generic": "dequantize, max_pool, quantize, reduce_sum",
+    },
+    ("vit", "cpu:cascadelake"): {
+        "cpu product": 26,
+        "cpu attention": 4,
+        "cpu normalization": 9,
+        "generic": "concat, dequantize, quantize, requantize, slice",
+    },
+    ("gru", "cpu:cascadelake"): {
+        "cpu product": 16,
+        "cpu requantize": 8,
+        "generic": "dequantize, quantize, requantize_cast_requantize_table, slice, table",
+    },
+    ("lstm", "cpu:cascadelake"): {
+        "cpu product": 16,
+        "cpu requantize": 9,
+        "generic": "cast_requantize_table_cast, cast_table_cast_mul, dequantize, quantize, slice, "
+        "table",
+    },
+    ("cnn", "cuda:sm_80"): {
+        "cuda product": 5,
+        "cuda pixels": 3,
+        "cuda elements": 2,
+        "generic": "dequantize, quantize",
+    },
+    ("vit", "cuda:sm_80"): {
+        "cuda product": 26,
+        "cuda attention": 4,
+        "cuda rows": 9,
+        "cuda elements": 1,
+        "generic": "concat, dequantize, quantize, slice",
+    },
+    ("gru", "cuda:sm_80"): {
+        "cuda product": 16,
+        "cuda elements": 10,
+        "generic": "dequantize, quantize, slice",
+    },
+    ("lstm", "cuda:sm_80"): {
+        "cuda product": 16,
+        "cuda elements": 18,
+        "generic": "dequantize, quantize, slice",
+    },
+}
+"""Network and target → how many ops a rule serves; what is left to the generic kernel."""
+
+ENDS = {
+    "cnn": {"vector": 2, "codes": 1, "scalar": 3},
+    "vit": {"vector": 16, "codes": 4, "scalar": 10},
+    "gru": {"codes": 7, "scalar": 9},
+    "lstm": {"codes": 7, "scalar": 9},
+}
+"""Network → how products and attention end on CPUs: requantized on vectors, with a table that is
+looked up by such codes, or (shifts below 32, more than one requantization) by the ops' own form."""
+
+
+@cache
+def network(name: str) -> Graph:
+    (samples, *_) = np.load(DIGITS / "calib.npz").values()
+    graph = import_onnx(DIGITS / f"{name}.onnx")
+    return PassManager(LOWERING)(quantize(graph, {str(graph.inputs[0].name): samples[:16]}))
+
+
+def lowered(name: str, chosen: str) -> lowering.Program:
+    found = target(chosen)
+    gpu = Target({**found.tvm, "arch": chosen.partition(":")[2]}) if found.architectures else None
+    machine = gpu or tvm_target(found)
+    return lowering.lower(network(name), machine, load_kernels(found), lambda function: function)
+
+
+@pytest.mark.parametrize(("name", "chosen"), SERVED)
+def test_rules_that_serve(name: str, chosen: str) -> None:
+    program = lowered(name, chosen)
+    served: dict[str, object] = dict(
+        Counter(c.kernel.implementation for c in program.calls if not is_generic(c))
+    )
+    left = {c.kernel.symbol.split("_", 2)[2] for c in program.calls if is_generic(c)}
+    assert {**served, "generic": ", ".join(sorted(left))} == SERVED[name, chosen]
+
+
+def is_generic(call: lowering.Call) -> bool:
+    return call.kernel.implementation == lowering.GENERIC
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_ends_of_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    for module in (product_rule, depthwise_rule, attention_rule):
+        monkeypatch.setattr(module, "Epilogue", spy(module.Epilogue, ends))
+    lowered(name, "cpu:cascadelake")
+    assert Counter(ends) == ENDS[name]
+
+
+def spy(kind: Callable[..., Epilogue], ends: list[str]) -> Callable[..., Epilogue]:
+    def made(*fields: object) -> Epilogue:
+        found = kind(*fields)
+        ways = {"vector": found.vector, "codes": found.codes}
+        ends.append(next((way for way, form in ways.items() if form is not None), "scalar"))
+        return found
+
+    return made
