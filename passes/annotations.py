@@ -81,10 +81,8 @@ class Annotated:
 
     def before_clamp(self, node: Op) -> Quantization | None:
         """The codes of a value behind a clamp, which do for the value itself: it may saturate."""
-        users = self.graph.users[node]
-        if len(users) != 1 or not isinstance(users[0], (Relu, Clip)) or self.graph.is_output(node):
-            return None
-        return self.kept.get(users[0])
+        user = self.graph.only_user(node)
+        return self.kept.get(user) if isinstance(user, (Relu, Clip)) else None
 
 
 def annotated(graph: Graph) -> Annotated:

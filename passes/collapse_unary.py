@@ -104,7 +104,7 @@ def _late_variable(top: Op, variable: Op, graph: Graph) -> Op:
         users = [user for user in graph.users[variable] if user in inside]
         if len(users) != 1 or users[0] is top or not _linear(users[0]):
             return variable
-        if len(graph.users[variable]) != 1 or graph.is_output(variable):
+        if not graph.only_user(variable):
             return variable
         variable = users[0]
 

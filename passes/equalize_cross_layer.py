@@ -64,18 +64,14 @@ def _pair(node: Op, graph: Graph) -> tuple[Conv, Conv] | None:
     if not isinstance(node, Conv) or not isinstance(node.weight, Constant):
         return None
     value = node.x
-    while isinstance(value, (Relu, LeakyRelu)) and _only_user(value, graph):
+    while isinstance(value, (Relu, LeakyRelu)) and graph.only_user(value):
         value = value.x
-    if not isinstance(value, Conv) or not _only_user(value, graph):
+    if not isinstance(value, Conv) or not graph.only_user(value):
         return None
     constant = isinstance(value.weight, Constant) and (
         value.bias is None or isinstance(value.bias, Constant)
     )
     return (value, node) if constant else None
-
-
-def _only_user(value: Op, graph: Graph) -> bool:
-    return len(graph.users[value]) == 1 and not graph.is_output(value)
 
 
 def _weight(conv: Conv) -> np.ndarray:

@@ -69,13 +69,13 @@ class FoldBatchNorm(Pass):
 
 
 def to_affine(node: Op) -> Op | None:
-    """Batch normalization → x·f + (β − μ·f), in float64."""
+    """Batch normalization with known parameters → x·f + (β − μ·f), in float64."""
     if not isinstance(node, BatchNormalization):
         return None
-    parameters = (node.gamma, node.beta, node.mean, node.variance)
-    gamma, beta, mean, variance = (
-        p.array.astype(np.float64) for p in parameters if isinstance(p, Constant)
-    )
+    known = [p.array.astype(np.float64) for p in node.operands[1:] if isinstance(p, Constant)]
+    if len(known) < len(node.operands) - 1:
+        return None
+    gamma, beta, mean, variance = known
     factor = gamma / np.sqrt(variance + node.epsilon)
     shape = (-1, *(1,) * (node.x.type.rank - 2))
     f, c = (v.astype(np.float32).reshape(shape) for v in (factor, beta - mean * factor))

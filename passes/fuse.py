@@ -68,7 +68,7 @@ class Fuse(Pass):
                 groups[node] = [*self._extended(node, groups, graph), node]
             elif isinstance(node, Quantize):
                 entries[node] = [node]
-            elif isinstance(node, LAYOUT) and node.x in entries and _only_user(graph, node.x):
+            elif isinstance(node, LAYOUT) and node.x in entries and graph.only_user(node.x):
                 entries[node] = [*entries.pop(node.x), node]
         both = [*groups.items(), *entries.items()]
         roots = {root: members for root, members in both if len(members) > 1}
@@ -96,7 +96,7 @@ class Fuse(Pass):
         members: list[Op] = []
         anchored = False
         for x in reversed(node.operands):
-            if x not in groups or not _only_user(graph, x):
+            if x not in groups or not graph.only_user(x):
                 continue
             if x.type.shape != node.type.shape:
                 continue
@@ -107,11 +107,6 @@ class Fuse(Pass):
             members = [*found, *members] if has_anchor else [*members, *found]
             anchored = anchored or has_anchor
         return members
-
-
-def _only_user(graph: Graph, x: Op) -> bool:
-    """Whether a single op reads the value, and no caller."""
-    return len(graph.users[x]) == 1 and not graph.is_output(x)
 
 
 def fused(root: Op, members: list[Op], env: dict[Op, Op]) -> Op:

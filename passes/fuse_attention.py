@@ -70,7 +70,7 @@ def _group(graph: Graph, average: Op) -> list[Op] | None:
     outside: dict[Op, Op] = {}
     sources = (found.scores.x, found.scores.weight, found.weighted.weight)
     for x in sources:
-        alone = isinstance(x, Transpose) and len(graph.users[x]) == 1 and not graph.is_output(x)
+        alone = isinstance(x, Transpose) and graph.only_user(x)
         leaf = x.operands[0] if alone else x
         outside[leaf] = leaf
     others = (*found.codes.operands, found.exponentials.values, found.exponentials.mask)
@@ -90,12 +90,10 @@ def _extended(graph: Graph, average: Op) -> Op:
     """The requantization and the transpose behind the average, where these are its only uses."""
     root = average
     for kind in (Requantize, Transpose):
-        users = graph.users[root]
-        if len(users) != 1 or graph.is_output(root) or not isinstance(users[0], kind):
+        user = graph.only_user(root)
+        if not isinstance(user, kind) or (isinstance(user, Requantize) and not _is_simple(user)):
             continue
-        if isinstance(users[0], Requantize) and not _is_simple(users[0]):
-            continue
-        root = users[0]
+        root = user
     return root
 
 

@@ -182,12 +182,11 @@ class _Inserter:
 
     def _only_use(self, x: Op) -> bool:
         """Whether one operand of one op is all that the value is for."""
-        users = self.graph.users[x]
+        user = self.graph.only_user(x)
         return (
             x not in self.kept
-            and len(users) == 1
-            and sum(y is x for y in users[0].operands) == 1
-            and not self.graph.is_output(x)
+            and user is not None
+            and sum(y is x for y in user.operands) == 1
             and not self.config.skips(x)
         )
 
@@ -199,8 +198,7 @@ class _Inserter:
             and node.bias is None
             and not isinstance(node.b, Constant)
             and node.a not in self.kept
-            and len(self.graph.users[node.a]) == 1
-            and not self.graph.is_output(node.a)
+            and self.graph.only_user(node.a) is not None
             and not self.config.skips(node.a)
         )
 
@@ -231,11 +229,14 @@ class _Inserter:
     def _choose(self, node: Op, width: Need) -> Quantization:
         if (q := self._kept(node, width)) is not None:
             return q
-        users = self.graph.users[node]
-        if len(users) == 1 and not self.graph.is_output(node) and width is self.width(users[0]):
-            (user,) = users
-            if any(node is x for x in joined(user)) and not self.config.skips(user):
-                return self.quantization(user, width)  # spares a requantization
+        user = self.graph.only_user(node)
+        if (
+            user is not None
+            and width is self.width(user)
+            and any(node is x for x in joined(user))
+            and not self.config.skips(user)
+        ):
+            return self.quantization(user, width)  # spares a requantization
         config = self.config.rule(node)
         storage = {
             Need.NARROW: "uint8" if config.wide_activations else config.activations,

@@ -117,11 +117,11 @@ def _pair(node: Op, graph: Graph) -> _Pair | None:
         return None
     behind: list[Op] = []
     value = node.a
-    while isinstance(value, Movement) and _only_user(value, graph):
+    while isinstance(value, Movement) and graph.only_user(value):
         behind.append(value)
         value = value.x
     match value:
-        case MatMul(Softmax() as weights, v, None) if _only_user(value, graph):
+        case MatMul(Softmax() as weights, v, None) if graph.only_user(value):
             pass
         case _:
             return None
@@ -129,10 +129,10 @@ def _pair(node: Op, graph: Graph) -> _Pair | None:
         return None
     front: list[Op] = []
     attention = value
-    while isinstance(v, Movement) and _only_user(v, graph):
+    while isinstance(v, Movement) and graph.only_user(v):
         front.append(v)
         v = v.x
-    if not isinstance(v, MatMul) or not _has_constant_weight(v) or not _only_user(v, graph):
+    if not isinstance(v, MatMul) or not _has_constant_weight(v) or not graph.only_user(v):
         return None
     source = _channels(v, front, attention, behind)
     return source if source is None else _Pair(v, node, source, weights.mask is None)
@@ -152,10 +152,6 @@ def _channels(first: MatMul, front: list[Op], attention: Op, behind: list[Op]) -
         numbers = node.numpy(numbers)
     flat = numbers.reshape(-1, numbers.shape[-1])
     return flat[0].copy() if (flat == flat[:1]).all() else None
-
-
-def _only_user(value: Op, graph: Graph) -> bool:
-    return len(graph.users[value]) == 1 and not graph.is_output(value)
 
 
 def _has_constant_weight(node: MatMul) -> bool:

@@ -96,7 +96,7 @@ def _pair(node: Op, graph: Graph) -> tuple[MatMul, Map] | None:
         case _:
             return None
     second = node
-    alone = all(len(graph.users[v]) == 1 and not graph.is_output(v) for v in (first, f))
+    alone = all(graph.only_user(v) for v in (first, f))
     constant = all(p.bias is None or isinstance(p.bias, Constant) for p in (first, second))
     flat = first.b.type.rank == second.b.type.rank == 2
     return (first, f) if alone and constant and flat else None

@@ -72,12 +72,6 @@ def channels_last(graph: Graph) -> Iterator[str]:
             yield f"{node.label()} has its channels first"
 
 
-def integer_only(graph: Graph) -> Iterator[str]:
-    """No float between the quantized inputs and the dequantized outputs."""
-    for node in float_ops(graph):
-        yield f"{node.label()} computes {node.type}"
-
-
 def float_ops(graph: Graph) -> Iterator[Op]:
     """The real ops that an integer graph still computes in float.
 

@@ -96,6 +96,17 @@ def test_users_are_distinct_and_outputs_are_not_users() -> None:
     assert not graph.is_output(x)
 
 
+def test_the_only_user_is_no_caller_and_one_op_that_may_use_the_value_twice() -> None:
+    x = value()
+    a, b = Relu(x), Abs(x)
+    total = Add(a, a)
+    graph = Graph((x,), {"y": total, "b": b, "z": Mul(total, b)})
+    assert graph.only_user(a) is total
+    assert graph.only_user(x) is None  # two ops
+    assert graph.only_user(b) is None  # an op and the caller
+    assert graph.only_user(graph.outputs["z"]) is None  # none
+
+
 def test_names_are_unique_and_the_users_come_first() -> None:
     x = value("add")
     first, second = Add(x, x), Add(x, x)

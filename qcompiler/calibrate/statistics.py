@@ -118,27 +118,6 @@ class Statistics:
         low, high = method.clip(self, levels, symmetric)
         return _around_zero(low, high, symmetric)
 
-    def channel_range(self, symmetric: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Exact extremes per channel, widened to contain zero: two float64 arrays [channels].
-
-        Raises:
-            CalibrationError: Nothing was seen yet.
-            ValueError: The statistics were not kept per channel.
-        """
-        if self.axis is None:
-            raise ValueError(f"statistics of '{self.name}' were not collected per channel")
-        if self.channel_minimum is None or self.channel_maximum is None:
-            raise CalibrationError(
-                f"value '{self.name}' has no statistics: run at least one calibration sample "
-                "that reaches it"
-            )
-        low = np.minimum(self.channel_minimum, 0.0)
-        high = np.maximum(self.channel_maximum, 0.0)
-        if not symmetric:
-            return low, high
-        bound = np.maximum(high, -low)
-        return 0.0 - bound, bound
-
     def _update_averages(self, low: float, high: float) -> None:
         if self.batches == 0:
             self.average_minimum, self.average_maximum = low, high

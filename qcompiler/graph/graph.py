@@ -93,6 +93,11 @@ class Graph:
         """Whether the value is returned to the caller."""
         return any(node is y for y in self.outputs.values())
 
+    def only_user(self, node: Op) -> Op | None:
+        """The op that alone uses the value; None where there are others, or the caller gets it."""
+        users = self.users[node]
+        return users[0] if len(users) == 1 and not self.is_output(node) else None
+
     def rewrite(self, *rules: Rule, uses: dict[Op, int] | None = None) -> Graph:
         """Apply rules bottom-up until none matches; the same graph when nothing changed.
 

@@ -40,10 +40,6 @@ class Composite(Op):
     def onnx(self, o: Any, *operands: Any) -> Any:
         return o.composite(self, operands)
 
-    def te(self, t: Any, *operands: Any) -> Any:
-        env = dict(zip(self.operands, operands, strict=True))
-        return fold([self.expansion], env, lambda node, xs: node.te(t, *xs))[self.expansion]
-
 
 @op
 class Map(Composite):

@@ -18,8 +18,9 @@ from qcompiler.ops.arithmetic import (
     Sub,
     scalar,
 )
+from qcompiler.ops.checks import expect_axes
 from qcompiler.ops.composite import Composite
-from qcompiler.ops.integer import INT32_MAX, ReduceSum, expect_axes
+from qcompiler.ops.integer import INT32_MAX, ReduceSum
 from qcompiler.ops.real import ReduceMean
 from qcompiler.ops.unary import Sqrt
 from qcompiler.types import FLOAT, Quantization

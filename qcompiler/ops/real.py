@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph import Op, op
-from qcompiler.ops.integer import expect_axes, matmul_shape
+from qcompiler.ops.checks import expect_axes, matmul_shape
 from qcompiler.ops.window import Window, convolve
 from qcompiler.types import FLOAT, TensorType, broadcast
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcompiler.graph import Op, op
 from qcompiler.ops.arithmetic import expect_numbers
-from qcompiler.ops.integer import expect_axes
+from qcompiler.ops.checks import expect_axes
 from qcompiler.types import TensorType
 
 

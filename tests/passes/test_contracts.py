@@ -9,11 +9,23 @@ from tiny import Example, tiny_graphs
 
 from qcompiler.calibrate.moments import Moments
 from qcompiler.config import QuantizationConfig
+from qcompiler.errors import ContractError
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops, well_formed
-from qcompiler.passes import BUILT_IN, DEFAULT, LOWERING, OPTIONAL, InsertQdq, Pass, PassManager
+from qcompiler.ops import BatchNormalization
+from qcompiler.passes import (
+    BUILT_IN,
+    DEFAULT,
+    LOWERING,
+    OPTIONAL,
+    FoldBatchNorm,
+    InsertQdq,
+    Pass,
+    PassManager,
+)
 from qcompiler.passes.evidence import Evidence, FixedRanges
+from qcompiler.types import FLOAT, TensorType
 
 PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
 SCALES, NOISE = OPTIONAL
@@ -146,6 +158,13 @@ def test_every_op_knows_its_origin(name):
     left = {s for node in final.ops for s in node.sources}
     assert left <= named
     assert named - {"bn", "conv", "fc"} <= left
+
+
+def test_computed_parameters_of_a_normalization_are_a_broken_contract():
+    x, p = (Input(TensorType(FLOAT, shape), name=n) for n, shape in (("x", (1, 2, 4)), ("p", (2,))))
+    graph = Graph((x, p), {"y": BatchNormalization(x, p, p, p, p, sources=("bn",))})
+    with pytest.raises(ContractError, match=r"fold-batch-norm must ensure no_batch_norm: .*bn"):
+        FoldBatchNorm()(graph)
 
 
 def test_the_same_graph_gives_the_same_text():
