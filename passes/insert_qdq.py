@@ -159,7 +159,7 @@ class _Inserter:
             terms[node] = len(values)
             if any(x in tabled or isinstance(x, Map) for x in values):
                 # A table takes factors and terms along, and nothing else.
-                if len(values) == 1 and isinstance(node, (Add, Mul)) and self._only_use(values[0]):
+                if isinstance(node, (Add, Mul)) and self._is_tabled(node, tabled):
                     tabled.add(node)
                     found.add(values[0])
                 continue
@@ -173,6 +173,14 @@ class _Inserter:
                     accumulators[node] += accumulators[x]
                     terms[node] += terms[x] - 1
         return frozenset(found)
+
+    def _is_tabled(self, node: Add | Mul, tabled: Collection[Op]) -> bool:
+        """Whether the table of a function may take a factor, or a term behind it, along."""
+        x, constant = node.a, node.b
+        if not isinstance(constant, Constant) or node.type.shape != x.type.shape:
+            return False
+        behind = isinstance(node, Add) and isinstance(x, Mul) and x in tabled
+        return (behind or isinstance(x, Map)) and self._only_use(x)
 
     def _may_be_absorbed(self, x: Op) -> bool:
         clamp_of_clamp = isinstance(x, (Relu, Clip)) and all(

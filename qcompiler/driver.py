@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import ArrayLike
+
 from qcompiler.calibrate import CollectOptions, SampleOptions
 from qcompiler.config import QuantizationConfig
 from qcompiler.errors import NotIntegerError
@@ -43,6 +45,7 @@ class Options:
         instruments: Watch the passes.
         require_integer: Raise `NotIntegerError` if an op stays in float.
         input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
+        input_values: Values of inputs, by name, that are no inputs of the compiled model.
         seed: Of synthetic calibration data.
         threads: Threads of calibration, and the compiled model's default, stored in its file; None:
             the cores that the process may use, wherever that is.
@@ -59,6 +62,7 @@ class Options:
     instruments: tuple[Instrument, ...] = (Verify(),)
     require_integer: bool = False
     input_shapes: Mapping[str, Sequence[int]] | None = None
+    input_values: Mapping[str, ArrayLike] | None = None
     seed: int = 0
     threads: int | None = None
     tune: int = 0
@@ -171,7 +175,8 @@ def compile_model(
     machine = find_target(target)
     builder = load_builder(machine)
     builder.check(machine, tune=chosen.tune > 0)  # before minutes of calibration
-    held = [import_model(model, example_inputs, input_shapes=chosen.input_shapes)]
+    shapes, values = chosen.input_shapes, chosen.input_values
+    held = [import_model(model, example_inputs, input_shapes=shapes, input_values=values)]
     source = digest(model if isinstance(model, (str, os.PathLike, bytes)) else held[0])
     before = constant_bytes(held[0])
     lap("import")

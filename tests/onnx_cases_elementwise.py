@@ -62,6 +62,11 @@ case("ThresholdedRelu", 2 * f(3, 5))
 case("ThresholdedRelu", 2 * f(3, 5), alpha=0.5)
 case("Shrink", 2 * f(3, 5))
 case("Shrink", 2 * f(3, 5), bias=1.5, lambd=0.75)
+for _name, _bound in (("Min", np.inf), ("Max", -np.inf)):  # JAX begins its reductions so
+    for _shape in ((), (1, 1, 1)):
+        _beyond = Known(np.full(_shape, _bound, np.float32))
+        case(_name, _beyond, f(2, 3), since=8)
+        case(_name, f(2, 1, 3), f(2, 3), _beyond, since=8)
 for _name in ("Min", "Max", "Sum", "Mean"):
     case(_name, f(2, 3))
     case(_name, f(2, 3), f(2, 3), kf(2, 3))

@@ -49,7 +49,7 @@ class Noise:
             float(np.nan_to_num(np.abs(trial[sample][name] - y), nan=np.inf).max(initial=0))
             for trial in self._trials("near" if near else "fine")
         )
-        return np.asarray(1e-4 * np.abs(y) + 1e-5 * largest + 1e-7 + 20 * spread)
+        return np.asarray(1e-4 * np.abs(y) + 1e-5 * largest + 1e-6 + 20 * spread)
 
     def decibels(self, name: str, trials: int = TRIALS) -> float:
         """The least signal to noise of an output when every value is rounded to 8 bits."""

@@ -69,6 +69,27 @@ def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
     return shapes or None
 
 
+def input_values(given: Iterable[str]) -> Mapping[str, float | list[float]] | None:
+    """`name=1`, `name=1,2.5` → value by name; None where nothing is given.
+
+    Raises:
+        UsageError: another form, or a name given twice.
+    """
+    values: dict[str, float | list[float]] = {}
+    for text in given:
+        name, _, numbers = text.rpartition("=")
+        try:
+            found = [float(n) if re.search("[.einEIN]", n) else int(n) for n in numbers.split(",")]
+        except ValueError:
+            found = []
+        if not (name and found):
+            raise UsageError(f"--input-value {text!r}: expected name=1 or name=1,2.5")
+        if name in values:
+            raise UsageError(f"--input-value: input {name!r} is given twice")
+        values[name] = found if len(found) > 1 else found[0]
+    return values or None
+
+
 def quantization_config(
     path: Path | None, preset: str | None, choices: Choices, skipped: Sequence[str]
 ) -> QuantizationConfig:

@@ -16,6 +16,7 @@ from qcompiler.cli.arguments import (
     Preprocessing,
     check_writable,
     input_shapes,
+    input_values,
     pass_list,
     quantization_config,
     sample_options,
@@ -88,6 +89,7 @@ def compare_command(
     json: Annotated[Path | None, _option(metavar="FILE", help="Write JSON.")] = None,
     html: Annotated[Path | None, _option(metavar="FILE", help="Write an HTML page.")] = None,
     input_shape: cli.InputShapes = None,
+    input_value: cli.InputValues = None,
     threads: cli.Threads = None,
     calib: cli.Calibration = None,
     num_samples: cli.Samples = None,
@@ -127,6 +129,7 @@ def compare_command(
         samples=_calibration_options(calib, num_samples, preprocessing),
         passes=pass_list(passes, disable_pass or []),
         input_shapes=input_shapes(input_shape or []),
+        input_values=input_values(input_value or []),
         seed=seed,
         threads=threads,
         progress=not quiet,
@@ -191,7 +194,8 @@ def _compared(
     compiled = None if library is None else load(library, options.threads)
     if compiled is not None and compiled.metadata.source_sha256 != digest(model):
         warnings.warn(f"{library}: compiled from another file than {model}", stacklevel=1)
-    graph = import_model(model, input_shapes=options.input_shapes)
+    shapes, values = options.input_shapes, options.input_values
+    graph = import_model(model, input_shapes=shapes, input_values=values)
     inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
     feeds = samples(data, inputs, options=used)
     looking = ObserveOptions(threads=options.threads, progress=options.progress)

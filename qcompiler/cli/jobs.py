@@ -85,7 +85,8 @@ class Job:
     def _imported(self) -> Graph:
         from qcompiler.frontends import import_model
 
-        return import_model(self.model, input_shapes=self.options.input_shapes)
+        shapes, values = self.options.input_shapes, self.options.input_values
+        return import_model(self.model, input_shapes=shapes, input_values=values)
 
     def _quantized(self, graph: Graph, passes: tuple[Pass, ...]) -> Graph:
         from qcompiler.driver import quantize

@@ -66,6 +66,15 @@ Inline = Annotated[
     bool,
     _option("--inline", panel=RESULT, help="With --emit onnx: no functions, operators only."),
 ]
+InputValues = Annotated[
+    list[str] | None,
+    _option(
+        "--input-value",
+        panel=RESULT,
+        metavar="NAME=16000",
+        help="Make an input a constant: one number, or as many as it has elements (repeatable).",
+    ),
+]
 InputShapes = Annotated[
     list[str] | None,
     _option(

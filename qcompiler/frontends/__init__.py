@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from qcompiler.errors import UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from qcompiler.graph import Graph
 
 _ARCHIVE = b"PK\x03\x04"
@@ -21,6 +23,7 @@ def import_model(
     example_inputs: Any = None,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
 ) -> Graph:
     """Import a float model of any kind into the real language.
 
@@ -29,6 +32,7 @@ def import_model(
             or the path of one that was saved.
         example_inputs: Of a torch model; see `import_torch`.
         input_shapes: Input name → shape, for inputs with open dimensions.
+        input_values: Input name → value, for inputs that become constants.
 
     Raises:
         QcompilerError: a subclass says what is wrong with the model.
@@ -41,7 +45,9 @@ def import_model(
     if is_torch(model):
         from qcompiler.frontends.torch import import_torch
 
-        return import_torch(model, example_inputs, input_shapes=input_shapes)
+        return import_torch(
+            model, example_inputs, input_shapes=input_shapes, input_values=input_values
+        )
     if example_inputs is not None:
         raise UsageError(
             f"example_inputs: only for torch models, found {type(model).__name__}; leave them out"
@@ -50,7 +56,7 @@ def import_model(
         return model
     from qcompiler.frontends.onnx import import_onnx
 
-    return import_onnx(model, input_shapes=input_shapes)
+    return import_onnx(model, input_shapes=input_shapes, input_values=input_values)
 
 
 def as_onnx(model: Any) -> Any:

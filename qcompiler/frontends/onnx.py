@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 
 from qcompiler.errors import ModelError, QcompilerError, UnsupportedError
 from qcompiler.frontends import (  # noqa: F401
@@ -62,6 +63,7 @@ def import_onnx(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
 ) -> Graph:
     """Import a float ONNX model into the real language, in float32 and with static shapes.
 
@@ -75,19 +77,21 @@ def import_onnx(
     Args:
         model: A path, serialized bytes, or a model in memory, which is not modified.
         input_shapes: Input name → shape, for inputs with symbolic dimensions.
+        input_values: Input name → value, for inputs that become constants: a number fills them.
 
     Raises:
         FileError: the file is missing, unreadable or no ONNX model.
         ModelError: the model is damaged or contradicts itself.
         ShapeError: a dimension is not fixed, or shapes do not fit together.
         UnsupportedError: the model uses what has no importer; all of it is listed.
-        UsageError: `input_shapes` names an input that does not exist.
+        UsageError: `input_shapes` or `input_values` names an input that does not exist, or the
+            value does not fit.
     """
     try:
         source = load(model)
         _check_opset(source)
         check_functions(source.model)
-        walk = Walk(source, input_shapes or {})
+        walk = Walk(source, input_shapes or {}, input_values or {})
         graph = walk.graph()
         warn_of_blocks(source.model, graph)
     except QcompilerError as error:

@@ -14,6 +14,7 @@ from qcompiler.frontends.onnx_logic import greater
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
 from qcompiler.frontends.onnx_quotient import absolute, opposite
+from qcompiler.frontends.onnx_reshape import reshaped
 from qcompiler.graph import Constant, Op
 from qcompiler.ops import (
     Acos,
@@ -53,7 +54,25 @@ from qcompiler.ops import (
     Tanh,
     scalar,
 )
-from qcompiler.types import DTYPES, FLOAT
+from qcompiler.types import DTYPES, FLOAT, broadcast
+
+
+def _greater(a: Op, b: Op) -> Op:
+    return _other(a, b, -np.inf) or Maximum(a, b)
+
+
+def _lesser(a: Op, b: Op) -> Op:
+    return _other(a, b, np.inf) or Minimum(a, b)
+
+
+def _other(a: Op, b: Op, neutral: float) -> Op | None:
+    """The operand beside infinite numbers that bound nothing; None where there are none."""
+    for x, y in ((a, b), (b, a)):
+        shape = broadcast(a.type, b.type)
+        same = math.prod(shape) == y.type.size
+        if same and isinstance(x, Constant) and x.type.is_float and (x.array == neutral).all():
+            return reshaped(y, shape)
+    return None
 
 
 def _sign(x: Op) -> Op:
@@ -97,7 +116,7 @@ _UNARY: dict[str, Callable[[Op], Op]] = {
     "Reciprocal": lambda x: Div(scalar(1, x.type.dtype), x),
 }
 _BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": Add, "Mul": Mul, "Sub": Sub}
-_VARIADIC: dict[str, Callable[[Op, Op], Op]] = {"Max": Maximum, "Min": Minimum, "Sum": Add}
+_VARIADIC: dict[str, Callable[[Op, Op], Op]] = {"Max": _greater, "Min": _lesser, "Sum": Add}
 _FLOAT_MAX = 3.4028234663852886e38
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 
 from qcompiler.errors import ModelError, ShapeError, UnsupportedError, UsageError
 from qcompiler.frontends.onnx_model import declared_dtype
@@ -14,28 +16,35 @@ from qcompiler.types import DTYPES, TensorType
 
 LARGEST = 1 << 30  # elements of one input: beyond it a size is taken for damage
 
+_NO_SIZES = ("", "?", None)  # as exporters write what they do not know; -1 likewise
+
 Dimension = int | str | None  # a size, a symbol, or nothing at all
 
 
 def input_types(
-    graph: ir.Graph, shapes: Mapping[str, Sequence[int]]
+    graph: ir.Graph, shapes: Mapping[str, Sequence[int]], values: Collection[str] = ()
 ) -> list[tuple[ir.Value, TensorType]]:
     """The values that a caller feeds, with static types; a symbol fixed once is fixed everywhere.
+
+    Args:
+        graph: Of the model.
+        shapes: Input name → shape, where dimensions are open.
+        values: Names of inputs that become constants.
 
     Raises:
         ShapeError: a dimension stays open, or a given shape contradicts the model.
         UsageError: a given name is no input.
         UnsupportedError: an input is no tensor of numbers.
     """
-    values = [x for x in graph.inputs if x.const_value is None]
-    names = [str(x.name) for x in values]
+    inputs = [x for x in graph.inputs if x.const_value is None]
+    names = [str(x.name) for x in inputs]
     if len(set(names)) != len(names):
         raise ModelError(f"two inputs have one name: {', '.join(names)}")
-    if unknown := [name for name in shapes if name not in names]:
-        raise UsageError(
-            f"--input-shape {unknown[0]}: no such input; expected {', '.join(names) or 'none'}"
-        )
-    declared = {name: _declared(x) for name, x in zip(names, values, strict=True)}
+    for option, found in (("shape", shapes), ("value", values)):
+        if unknown := [name for name in found if name not in names]:
+            expected = ", ".join(names) or "none"
+            raise UsageError(f"--input-{option} {unknown[0]}: no such input; expected {expected}")
+    declared = {name: _declared(x) for name, x in zip(names, inputs, strict=True)}
     symbols: dict[str, tuple[int, str]] = {}
     given = {name: _sizes(name, shape) for name, shape in shapes.items()}
     for name, sizes in given.items():
@@ -47,7 +56,29 @@ def input_types(
         else:
             fixed[name] = tuple(symbols.get(str(d), (d,))[0] for d in dims)
     static = _static(fixed)
-    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in values]
+    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in inputs]
+
+
+def constant(name: str, kind: TensorType, given: ArrayLike) -> np.ndarray:
+    """The array of an input that is to be constant; one number fills it.
+
+    Raises:
+        UsageError: no such numbers fit the input.
+    """
+    expected = f"--input-value {name}: expected {kind}"
+    try:
+        array = np.broadcast_to(np.asarray(given), kind.shape)
+        with np.errstate(all="ignore"):
+            cast = array.astype(kind.dtype)
+    except (TypeError, ValueError):
+        raise UsageError(f"{expected}, found {_shortened(given)}") from None
+    if array.dtype.kind not in "biuf" or not (kind.is_float or (cast == array).all()):
+        raise UsageError(f"{expected}, found {_shortened(given)}")
+    return cast
+
+
+def _shortened(given: ArrayLike) -> str:
+    return " ".join(str(given).split())[:40]
 
 
 def _dtype(value: ir.Value) -> str:
@@ -64,7 +95,8 @@ def _declared(value: ir.Value) -> tuple[Dimension, ...] | None:
     _dtype(value)
     if value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else (d.value or None) for d in value.shape)
+    dims = (d if isinstance(d, int) else d.value for d in value.shape)
+    return tuple(None if d in _NO_SIZES or (isinstance(d, int) and d < 0) else d for d in dims)
 
 
 def _sizes(name: str, shape: Sequence[int]) -> tuple[int, ...]:

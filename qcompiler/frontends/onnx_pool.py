@@ -59,7 +59,7 @@ def max_pool(node: Node) -> Op | tuple[Op, ...]:
     axes = _windows(node)
     if len(node.outputs) > 1 and node.outputs[1]:
         return _with_places(node, axes)
-    return _separably(node.x, axes, MaxPool)
+    return _separably(node.x, _inside(axes, node.x), MaxPool)
 
 
 @importer("AveragePool")
@@ -72,7 +72,17 @@ def average_pool(node: Node) -> Op:
     if node.integer("count_include_pad"):
         counted, uncounted = _counted(node, axes)
         return _separably(padded(x, counted), uncounted, AveragePool)
-    return _separably(x, axes, AveragePool)
+    return _separably(x, _inside(axes, x), AveragePool)
+
+
+def _inside(axes: Axes, x: Op) -> Axes:
+    """One window that reaches beyond all elements of an axis covers them, and no more."""
+
+    def covers(a: Axis, size: int) -> bool:
+        return a.output(size) == a.dilation == 1 and a.kernel - a.before >= size
+
+    sizes = x.type.shape[2:]
+    return [Axis(d) if covers(a, d) else a for a, d in zip(axes, sizes, strict=True)]
 
 
 def _separably(x: Op, axes: Axes, pool: Callable[[Op, Window], Op]) -> Op:

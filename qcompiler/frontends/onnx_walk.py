@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 from onnx.defs import OpSchema
 
 from qcompiler.errors import (
@@ -33,11 +34,12 @@ from qcompiler.frontends.onnx_control import UNROLLED, Values, find_control, sub
 from qcompiler.frontends.onnx_finite import check_finite, masks
 from qcompiler.frontends.onnx_fold import fold, infer, run
 from qcompiler.frontends.onnx_functions import Body, Functions, is_defined
-from qcompiler.frontends.onnx_inputs import input_types
+from qcompiler.frontends.onnx_inputs import constant, input_types
 from qcompiler.frontends.onnx_model import (
     SUB_BYTE,
     Source,
     not_finite,
+    real,
     to_array,
 )
 from qcompiler.frontends.onnx_node import checked, find_importer, name_of, schema_of
@@ -89,7 +91,12 @@ class Scope:
 class Walk:
     """One import: ONNX value → op, filled on demand."""
 
-    def __init__(self, source: Source, input_shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        input_shapes: Mapping[str, Sequence[int]],
+        input_values: Mapping[str, ArrayLike],
+    ) -> None:
         self.source = source
         self.scope = Scope(source.opset or 1)
         self.functions = Functions(source.model)
@@ -101,7 +108,11 @@ class Walk:
         self.loaded = self.folded = 0  # elements of initializers, and computed from constants
         declared = source.model.graph
         self.inputs: list[Input] = []
-        for value, tensor_type in input_types(declared, input_shapes):
+        for value, tensor_type in input_types(declared, input_shapes, input_values):
+            if (name := str(value.name)) in input_values:
+                given = constant(name, tensor_type, input_values[name])
+                self.env[value] = Constant(real(given), name=name, sources=())
+                continue
             x = Input(tensor_type, name=value.name, sources=())
             self.inputs.append(x)
             narrow = tensor_type.is_float and tensor_type.dtype != FLOAT

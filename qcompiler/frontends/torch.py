@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 
 from qcompiler.errors import FileError, QcompilerError, UnsupportedError, UsageError
 from qcompiler.frontends.onnx import import_onnx
@@ -42,6 +43,7 @@ def import_torch(
     example_inputs: Any = None,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
 ) -> Graph:
     """Import a torch model into the real language, in float32 and with static shapes.
 
@@ -57,6 +59,7 @@ def import_torch(
             needs them, and their shapes become the graph's; of an exported program they fix
             the open dimensions.
         input_shapes: Input name → shape, for the open dimensions of an exported program.
+        input_values: Input name → value, for inputs that become constants.
 
     Raises:
         FileError: the file is missing or holds no exported program.
@@ -70,7 +73,8 @@ def import_torch(
         shapes: dict[str, Sequence[int]] = {}
         if example_inputs is not None and not _is_module(model):
             shapes = _shapes(exported, *_arguments(example_inputs))
-        return import_onnx(exported, input_shapes={**shapes, **(input_shapes or {})})
+        shapes |= input_shapes or {}
+        return import_onnx(exported, input_shapes=shapes, input_values=input_values)
     except QcompilerError as error:
         text = str(error).removeprefix(f"{label_of(None)}: ")  # as `import_onnx` calls its model
         raise type(error)(printable(f"{label_of(model)}: {text}")) from error.__cause__

@@ -132,6 +132,12 @@ def test_input_shape(qcompile, tiny, samples):
     assert run_onnx("tiny.int.onnx", np.ones((2, 4), np.float32)).shape == (2, 3)
 
 
+def test_input_value(qcompile, tiny, samples):
+    arguments = (tiny(), "--calib", samples(), "--emit", "onnx")
+    assert qcompile(*arguments, "--input-value", "x=0.5,1,-2,0").code == 0
+    assert not onnx.load("tiny.int.onnx").graph.input
+
+
 def test_quantized_stage(qcompile, tiny, samples):
     result = qcompile(tiny(), "--calib", samples(), "--emit", "qdq")
     assert result.code == 0

@@ -145,6 +145,9 @@ def test_operator_that_must_stay_in_float(refused, tiny, samples):
     [
         (("--input-shape", "x=1x4"), ("'x=1x4'", "name:1x3x32x32")),
         (("--input-shape", "z:1x4"), ("z", "no such input", "x")),
+        (("--input-value", "x:1"), ("'x:1'", "name=1 or name=1,2.5")),
+        (("--input-value", "x=1,much"), ("'x=1,much'", "name=1 or name=1,2.5")),
+        (("--input-value", "z=1"), ("z", "no such input", "x")),
         (("--softmax", "fast"), ("softmax", "'fast'", "table, shift, log2")),
         (("--gelu", "fast"), ("gelu", "'fast'", "table, shift")),
         (("--preset", "best"), ("preset", "'best'", "default, i-vit")),

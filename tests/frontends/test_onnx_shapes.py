@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import Builder, refused
 
 from qcompiler.errors import (
@@ -15,6 +17,7 @@ from qcompiler.errors import (
     UsageError,
 )
 from qcompiler.frontends.onnx import import_onnx
+from qcompiler.interpret import evaluate
 
 
 def test_open_dimensions_are_all_named() -> None:
@@ -32,6 +35,56 @@ def test_open_dimensions_are_all_named() -> None:
     refused(ShapeError, model, "'scale'", input_shapes={"image": [1, 3, 8, 8]})
     shapes = {"image": [1, 3, 8, 8], "scale": [8]}
     assert import_onnx(model, input_shapes=shapes).outputs["y"].type.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("unknown", ["?", -1])
+def test_what_exporters_write_for_unknown_sizes(unknown: str | int) -> None:
+    b = Builder()
+    b.input("x", [unknown, 3, unknown, unknown])
+    model = b.model(b.node("Relu", "x", outputs=("y",)))
+    refused(ShapeError, model, "'x' is ?x3x?x?", "--input-shape x:1x3x224x224")
+    graph = import_onnx(model, input_shapes={"x": [2, 3, 4, 5]})
+    assert graph.outputs["y"].type.shape == (2, 3, 4, 5)
+
+
+def conditional() -> onnx.ModelProto:
+    """A model that computes what an input says; each branch fits one rate only."""
+    b = Builder(opset=17)
+    b.input("x", [2, 4])
+    b.input("rate", [], TensorProto.INT64)
+    branches = []
+    for size in (3, 4):
+        weight = numpy_helper.from_array(np.ones((size, 1), np.float32), f"w{size}")
+        node = helper.make_node("MatMul", ["x", f"w{size}"], [f"y{size}"])
+        result = helper.make_tensor_value_info(f"y{size}", TensorProto.FLOAT, [2, 1])
+        branches.append(helper.make_graph([node], f"g{size}", [], [result], [weight]))
+    condition = b.node("Equal", "rate", b.constant("slow", np.array(8000)))
+    b.node("If", condition, outputs=("y",), then_branch=branches[0], else_branch=branches[1])
+    return b.model("y")
+
+
+def test_an_input_may_become_a_constant() -> None:
+    refused(ModelError, conditional(), "MatMul")
+    graph = import_onnx(conditional(), input_values={"rate": 16000})
+    assert [x.name for x in graph.inputs] == ["x"]
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert (evaluate(graph, {"x": x})["y"] == x.sum(1, keepdims=True)).all()
+    half = import_onnx(conditional(), input_values={"rate": 16000, "x": 0.5})
+    assert (evaluate(half, {})["y"] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"z": 1}, "--input-value z: no such input; expected x, rate"),
+        ({"rate": 1.5}, "--input-value rate: expected int64[], found 1.5"),
+        ({"rate": [1, 2]}, "--input-value rate: expected int64[], found [1, 2]"),
+        ({"x": "much"}, "--input-value x: expected float32[2x4], found much"),
+        ({"x": [1, 2, 3]}, "--input-value x: expected float32[2x4], found [1, 2, 3]"),
+    ],
+)
+def test_input_values_that_do_not_fit(values: dict[str, Any], words: str) -> None:
+    refused(UsageError, conditional(), words, input_values=values)
 
 
 def test_an_input_of_unknown_rank() -> None:

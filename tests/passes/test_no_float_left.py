@@ -108,9 +108,17 @@ def alibi() -> Op:
     return MatMul(Softmax(Add(scores, places), 2, kept), Y)
 
 
+def spread_function() -> Op:
+    """Flax: the gain of a normalization over another axis than its statistics."""
+    variance = ReduceMean(Mul(X, X), (1,))
+    gain = Constant(RNG.standard_normal((1, TOKENS, 1)).astype(np.float32))
+    return Mul(X, Mul(Div(f(1), Sqrt(Add(variance, f(1e-3)))), gain))
+
+
 @pytest.mark.parametrize(
     "build",
     [
+        spread_function,
         mean_of_kept_tokens,
         similarities,
         learned_query,
