@@ -12,6 +12,7 @@ from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
 from qcompiler.invariants import quantized
 from qcompiler.ops import Add, Dequantize, MatMul, Movement, Mul, Quantize
 from qcompiler.passes.base import Pass, Preserves
+from qcompiler.passes.linear import Linear, is_known
 
 NOISE = "noise"
 """Name of the added constants: a value that has one gets no second."""
@@ -81,8 +82,7 @@ def _is_noisy_place(node: Op, graph: Graph) -> bool:
 def _is_known_product(user: Op, x: Op) -> bool:
     match user:
         case MatMul(a, Dequantize(Quantize(Constant() as w) | (Constant() as w)), bias):
-            known = bias is None or isinstance(bias, Constant)
-            return a is x and w.type.rank == 2 and known
+            return a is x and w.type.rank == 2 and is_known(bias)
     return False
 
 
@@ -104,11 +104,6 @@ def _compensated(node: Op, noise: np.ndarray) -> Op:
     else:
         assert isinstance(codes, Constant)
         weight = node.b.numpy(codes.array)
-    bias = np.zeros(weight.shape[1]) if node.bias is None else _array(node.bias)
-    total = bias - noise.astype(np.float64) @ weight.astype(np.float64)
+    bias = node.bias.array if isinstance(node.bias, Constant) else None
+    total = Linear(node, weight, bias).without(noise.astype(np.float64))
     return dataclasses.replace(node, bias=Constant(total.astype(np.float32)))
-
-
-def _array(constant: Op) -> np.ndarray:
-    assert isinstance(constant, Constant)
-    return constant.array.astype(np.float64)

@@ -42,6 +42,7 @@ from qcompiler.ops import (
 from qcompiler.ops.integer import INT32_MAX
 from qcompiler.ops.softmax import AVERAGE_BITS
 from qcompiler.passes.functions import normal, probabilities, shift_gelu, weights
+from qcompiler.passes.linear import is_known
 from qcompiler.types import Quantization, TensorType
 
 Term = tuple[Op, np.ndarray]
@@ -102,13 +103,13 @@ def _affine(value: Op, config: QuantizationConfig) -> Affine | None:
         case Mul(Dequantize(a), Dequantize(b)):
             return _product(a, b)
         case Conv(Dequantize(x), Dequantize(Constant() as w), bias) as conv:
-            if _is_16_bit(x) and _is_known(bias):
-                term = None if bias is None else _array(bias)[:, None, None]
+            if _is_16_bit(x) and is_known(bias):
+                term = bias.array[:, None, None] if isinstance(bias, Constant) else None
                 return _by_halves(functools.partial(_conv, conv, w=w, bias=None), x, term)
             return _conv(conv, x, w, bias)
         case MatMul(Dequantize(x), Dequantize(w), bias):
-            if _is_16_bit(x) and _is_known(bias):
-                term = None if bias is None else _array(bias)
+            if _is_16_bit(x) and is_known(bias):
+                term = bias.array if isinstance(bias, Constant) else None
                 return _by_halves(functools.partial(_matmul, value, w=w, bias=None), x, term)
             return _product_in_parts(value, x, w, bias)
         case ReduceMean(Dequantize(x), axes):
@@ -195,7 +196,7 @@ def _is_16_bit(x: Op) -> bool:
 
 
 def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
-    if not _is_8_bit(x) or not _is_known(bias):
+    if not _is_8_bit(x) or not is_known(bias):
         return None
     zero_point, window = _quantization(x).zero_point[0], conv.window
     if zero_point and any(window.pads):  # padding is real 0, which is not code 0
@@ -248,7 +249,7 @@ def _product_in_parts(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | 
 
 
 def _matmul(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
-    if not _is_8_bit(x) or w.type.dtype != "int8" or not _is_known(bias):
+    if not _is_8_bit(x) or w.type.dtype != "int8" or not is_known(bias):
         return None
     zero_point, meaning = _quantization(x).zero_point[0], _quantization(w)
     if meaning.axis not in (None, w.type.rank - 1):
@@ -287,22 +288,15 @@ def _bias(
     bias: Op | None, scales: np.ndarray, sums: np.ndarray, zero_point: int
 ) -> tuple[Constant | None, np.ndarray]:
     """An int32 bias b/(s_x·s_w) − z_x·Σw, and the real rest that its rounding leaves."""
-    reals = np.zeros(len(sums)) if bias is None else _array(bias).astype(np.float64)
+    reals = np.zeros(len(sums))
+    if isinstance(bias, Constant):
+        reals = bias.array.astype(np.float64)
     steps = reals / scales
     steps[np.abs(steps) > INT32_MAX // 4] = 0  # all of it to the rest: room for the products
     codes = fixed_point.round_half_up(steps)
     total = codes - zero_point * sums
     rest = reals - codes * scales
     return (Constant(total.astype(np.int32)) if total.any() else None), rest
-
-
-def _array(constant: Op) -> np.ndarray:
-    assert isinstance(constant, Constant)
-    return constant.array
-
-
-def _is_known(bias: Op | None) -> bool:
-    return bias is None or isinstance(bias, Constant)
 
 
 def _is_8_bit(x: Op) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
+from qcompiler.graph import Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Conv, LeakyRelu, Relu
 from qcompiler.passes.base import Pass, Preserves
+from qcompiler.passes.linear import Linear, linear
 
 
 @dataclass(frozen=True)
@@ -40,55 +39,48 @@ class EqualizeCrossLayer(Pass):
     def run(self, graph: Graph) -> Graph:
         """Equalize until no pair moves, or `sweeps` times."""
         pairs = [pair for node in graph.ops if (pair := _pair(node, graph))]
-        weights = {conv: _weight(conv) for pair in pairs for conv in pair}
-        biases = {conv: _bias(conv) for pair in pairs for conv in pair}
-        changed: set[Conv] = set()
+        reals = {product.node: product.reals for pair in pairs for product in pair}
+        changed: dict[Op, Linear] = {}
         for _ in range(self.sweeps):
             moved = False
             for first, second in pairs:
-                s = _factors(weights[first], weights[second], second.groups)
+                (w1, b1), (w2, b2) = reals[first.node], reals[second.node]
+                s = _factors(w1, w2, second.groups)
                 if np.abs(s - 1).max() <= self.tolerance:
                     continue
                 moved = True
-                changed |= {first, second}
-                weights[first] = weights[first] / s[:, None, None, None]
-                biases[first] = biases[first] / s
-                weights[second] = weights[second] * _inputs(s, second)
+                changed |= {first.node: first, second.node: second}
+                reals[first.node] = w1 / s[:, None, None, None], b1 / s
+                reals[second.node] = w2 * _inputs(s, len(w2), second.groups), b2
             if not moved:
                 break
-        return _replaced(graph, changed, weights, biases)
+        if not changed:
+            return graph
+
+        def visit(node: Op, operands: list[Op]) -> Op:
+            if (product := changed.get(node)) is None:
+                return rebuilt(node, operands)
+            weight, bias = reals[product.node]
+            return product.replaced(operands[0], weight, None if product.bias is None else bias)
+
+        return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
 
 
-def _pair(node: Op, graph: Graph) -> tuple[Conv, Conv] | None:
+def _pair(node: Op, graph: Graph) -> tuple[Linear, Linear] | None:
     """A convolution and the one in front of it, with only a piecewise linear function between."""
-    if not isinstance(node, Conv) or not isinstance(node.weight, Constant):
+    if not isinstance(node, Conv):
         return None
     value = node.x
     while isinstance(value, (Relu, LeakyRelu)) and graph.only_user(value):
         value = value.x
     if not isinstance(value, Conv) or not graph.only_user(value):
         return None
-    constant = isinstance(value.weight, Constant) and (
-        value.bias is None or isinstance(value.bias, Constant)
-    )
-    return (value, node) if constant else None
+    first, second = linear(value), linear(node)
+    return (first, second) if first and second else None
 
 
-def _weight(conv: Conv) -> np.ndarray:
-    assert isinstance(conv.weight, Constant)
-    return conv.weight.array.astype(np.float64)
-
-
-def _bias(conv: Conv) -> np.ndarray:
-    if isinstance(conv.bias, Constant):
-        return conv.bias.array.astype(np.float64)
-    return np.zeros(conv.type.shape[1])
-
-
-def _inputs(s: np.ndarray, second: Conv) -> np.ndarray:
+def _inputs(s: np.ndarray, outputs: int, groups: int) -> np.ndarray:
     """The factors of the second weight's elements [o, i, 1, 1], group by group."""
-    groups = second.groups
-    outputs = second.weight.type.shape[0]
     return np.repeat(s.reshape(groups, -1), outputs // groups, axis=0)[:, :, None, None]
 
 
@@ -99,30 +91,3 @@ def _factors(first: np.ndarray, second: np.ndarray, groups: int) -> np.ndarray:
     r2 = grouped.max(axis=(1, 3, 4)).reshape(-1)
     usable = (r1 > 0) & (r2 > 0)
     return np.sqrt(np.divide(r1, r2, out=np.ones_like(r1), where=usable))
-
-
-def _replaced(
-    graph: Graph,
-    changed: set[Conv],
-    weights: Mapping[Conv, np.ndarray],
-    biases: Mapping[Conv, np.ndarray],
-) -> Graph:
-    if not changed:
-        return graph
-
-    def visit(node: Op, operands: list[Op]) -> Op:
-        if node in changed:
-            assert isinstance(node, Conv)
-            return dataclasses.replace(
-                node,
-                x=operands[0],
-                weight=Constant(weights[node].astype(np.float32)),
-                bias=_new_bias(node, biases[node]),
-            )
-        return rebuilt(node, operands)
-
-    return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
-
-
-def _new_bias(node: Conv, bias: np.ndarray) -> Op | None:
-    return None if node.bias is None else Constant(bias.astype(np.float32))

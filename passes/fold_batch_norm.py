@@ -23,6 +23,7 @@ from qcompiler.ops import (
     Transpose,
 )
 from qcompiler.passes.base import Pass, Preserves
+from qcompiler.passes.linear import is_known, linear, output_axis
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,9 @@ def fold_factor(uses: Mapping[Op, int], node: Op) -> Op | None:
     if _is_shared(uses, node):
         return None
     match node:
-        case Mul(Conv(weight=Constant(array=w), bias=bias) as product, Constant(array=c)):
-            factors = _channels(c, node, product, axis=1)
-            if factors is None or not _is_constant(bias):
-                return None
-            weight = w * factors[:, None, None, None]
-            return dataclasses.replace(
-                product, weight=Constant(weight), bias=_scaled(bias, factors)
-            )
-        case Mul(MatMul(b=Constant(array=w), bias=bias) as product, Constant(array=c)):
-            factors = _channels(c, node, product, axis=product.type.rank - 1)
-            if factors is None or not _is_constant(bias):
-                return None
-            return dataclasses.replace(
-                product, b=Constant(w * factors), bias=_scaled(bias, factors)
-            )
+        case Mul(Conv() | MatMul() as product, Constant(array=c)) if found := linear(product):
+            factors = _channels(c, node, product, output_axis(product))
+            return None if factors is None else found.scaled(factors)
     return None
 
 
@@ -110,16 +99,14 @@ def fold_term(uses: Mapping[Op, int], node: Op) -> Op | None:
     if _is_shared(uses, node):
         return None
     match node:
-        case Add(Conv(bias=bias) as product, Constant(array=c)):
-            terms = _channels(c, node, product, axis=1)
-        case Add(MatMul(bias=bias) as product, Constant(array=c)):
-            terms = _channels(c, node, product, axis=product.type.rank - 1)
+        case Add(Conv() | MatMul() as product, Constant(array=c)) if is_known(product.bias):
+            terms = _channels(c, node, product, output_axis(product))
         case _:
             return None
-    if terms is None or not _is_constant(bias):
+    if terms is None:
         return None
-    if isinstance(bias, Constant):
-        terms = bias.array + terms
+    if isinstance(product.bias, Constant):
+        terms = product.bias.array + terms
     return dataclasses.replace(product, bias=Constant(terms))
 
 
@@ -160,14 +147,6 @@ def _on_top(x: Op, inner: Op, new: Op) -> Op:
 
 def _is_shared(uses: Mapping[Op, int], node: Op) -> bool:
     return any(isinstance(x, (Conv, MatMul)) and uses.get(x, 1) > 1 for x in node.operands)
-
-
-def _is_constant(bias: Op | None) -> bool:
-    return bias is None or isinstance(bias, Constant)
-
-
-def _scaled(bias: Op | None, factors: np.ndarray) -> Op | None:
-    return Constant(bias.array * factors) if isinstance(bias, Constant) else None
 
 
 def _channels(c: np.ndarray, node: Op, product: Op, axis: int) -> np.ndarray | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Op, fold, rebuilt
+from qcompiler.graph import Graph, Op, fold, rebuilt
 from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import MatMul, Movement, Softmax
 from qcompiler.passes.base import Preserves
 from qcompiler.passes.evidence import CalibratedPass
+from qcompiler.passes.linear import Linear, dense
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,12 @@ class MigrateScales(CalibratedPass):
 
         def visit(node: Op, operands: list[Op]) -> Op:
             old, node = node, rebuilt(node, operands)
-            if old in first:
-                node = _narrowed(node, *first[old])
-            if old in second:
-                node = _compensated(node, *second[old])
+            if old in first and (product := dense(node)):
+                weight, bias = product.reals
+                factors, terms = first[old]
+                node = product.replaced(product.x, weight / factors, bias / factors + terms)
+            if old in second and (product := dense(node)):
+                node = product.compensated(product.x, *second[old])
             return node
 
         return graph.with_outputs(fold(graph.outputs.values(), {}, visit))
@@ -80,7 +82,7 @@ class MigrateScales(CalibratedPass):
         """r and t per channel of v; None where they change nothing."""
         half = (high - low) / 2
         weight = np.zeros(len(half))
-        np.maximum.at(weight, pair.source, np.abs(_array(pair.second.b)).max(1))
+        np.maximum.at(weight, pair.source, np.abs(pair.second.weight).max(1))
         usable = (half > 0) & (weight > 0)
         if not usable.any():
             return None, half
@@ -106,17 +108,17 @@ class _Pair:
     """
 
     first: MatMul
-    second: MatMul
+    second: Linear
     source: np.ndarray
     sums_to_one: bool
 
 
 def _pair(node: Op, graph: Graph) -> _Pair | None:
     """What stands in front of node = movement(softmax(…) @ movement(first)) @ W2 + b2."""
-    if not isinstance(node, MatMul) or not _has_constant_weight(node):
+    if (second := dense(node)) is None:
         return None
     behind: list[Op] = []
-    value = node.a
+    value = second.x
     while isinstance(value, Movement) and graph.only_user(value):
         behind.append(value)
         value = value.x
@@ -132,10 +134,10 @@ def _pair(node: Op, graph: Graph) -> _Pair | None:
     while isinstance(v, Movement) and graph.only_user(v):
         front.append(v)
         v = v.x
-    if not isinstance(v, MatMul) or not _has_constant_weight(v) or not graph.only_user(v):
+    if not isinstance(v, MatMul) or not dense(v) or not graph.only_user(v):
         return None
     source = _channels(v, front, attention, behind)
-    return source if source is None else _Pair(v, node, source, weights.mask is None)
+    return source if source is None else _Pair(v, second, source, weights.mask is None)
 
 
 def _channels(first: MatMul, front: list[Op], attention: Op, behind: list[Op]) -> np.ndarray | None:
@@ -152,38 +154,3 @@ def _channels(first: MatMul, front: list[Op], attention: Op, behind: list[Op]) -
         numbers = node.numpy(numbers)
     flat = numbers.reshape(-1, numbers.shape[-1])
     return flat[0].copy() if (flat == flat[:1]).all() else None
-
-
-def _has_constant_weight(node: MatMul) -> bool:
-    constant = isinstance(node.b, Constant) and node.b.type.rank == 2
-    return constant and (node.bias is None or isinstance(node.bias, Constant))
-
-
-def _narrowed(node: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
-    """W1' = W1/r and b1' = b1/r + t."""
-    assert isinstance(node, MatMul)
-    bias = 0.0 if node.bias is None else _array(node.bias)
-    return dataclasses.replace(
-        node, b=_constant(_array(node.b) / factors), bias=_constant(bias / factors + terms)
-    )
-
-
-def _compensated(node: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
-    """W2' = diag(r)·W2 and b2' = b2 − (r∘t)·W2."""
-    assert isinstance(node, MatMul)
-    weight = _array(node.b)
-    bias = np.zeros(weight.shape[1]) if node.bias is None else _array(node.bias)
-    return dataclasses.replace(
-        node,
-        b=_constant(factors[:, None] * weight),
-        bias=_constant(bias - (factors * terms) @ weight),
-    )
-
-
-def _array(constant: Op) -> np.ndarray:
-    assert isinstance(constant, Constant)
-    return constant.array.astype(np.float64)
-
-
-def _constant(array: np.ndarray) -> Constant:
-    return Constant(array.astype(np.float32))

@@ -15,6 +15,7 @@ from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, MatMul, Mul, Normalize
 from qcompiler.passes.base import Preserves
 from qcompiler.passes.evidence import CalibratedPass
+from qcompiler.passes.linear import dense
 from qcompiler.types import Storage
 
 
@@ -58,7 +59,9 @@ class ReparameterizeScales(CalibratedPass):
 
         def visit(node: Op, operands: list[Op]) -> Op:
             if isinstance(node, MatMul) and node.a in changes and node in products[node.a]:
-                return _compensated(node, copies[node.a], *changes[node.a])
+                product = dense(node)
+                assert product is not None
+                return product.compensated(copies[node.a], *changes[node.a])
             new = rebuilt(node, operands)
             if node not in changes:
                 return new
@@ -104,9 +107,7 @@ def _products(x: Op, graph: Graph) -> tuple[MatMul, ...]:
         for u in graph.users[x]
         if isinstance(u, MatMul)
         and u.a is x
-        and isinstance(u.b, Constant)
-        and u.b.type.rank == 2
-        and (u.bias is None or isinstance(u.bias, Constant))
+        and dense(u) is not None
         and not (_is_sum(x) and _is_shared(u.b, x, graph))
     )
 
@@ -159,21 +160,3 @@ def _reparameterized(x: Op, scaled: Op, factors: np.ndarray, terms: np.ndarray) 
             term = Constant((beta / factors + terms).astype(np.float32))
             return dataclasses.replace(x, a=new, b=term)
     raise AssertionError(f"{x.label()} is no normalized value")
-
-
-def _compensated(node: MatMul, x: Op, factors: np.ndarray, terms: np.ndarray) -> Op:
-    """W' = diag(r)·W and b' = b − (r·s̃·(z − z̃))·W."""
-    assert isinstance(node.b, Constant)
-    weight = node.b.array.astype(np.float64)
-    bias = np.zeros(weight.shape[1]) if node.bias is None else _array(node.bias)
-    return dataclasses.replace(
-        node,
-        a=x,
-        b=Constant((factors[:, None] * weight).astype(np.float32)),
-        bias=Constant((bias - (factors * terms) @ weight).astype(np.float32)),
-    )
-
-
-def _array(constant: Op) -> np.ndarray:
-    assert isinstance(constant, Constant)
-    return constant.array.astype(np.float64)

@@ -14,6 +14,7 @@ from qcompiler.invariants import no_batch_norm, real
 from qcompiler.ops import Add, Map, MatMul, Mul, inline
 from qcompiler.passes.base import Preserves
 from qcompiler.passes.evidence import CalibratedPass
+from qcompiler.passes.linear import dense
 from qcompiler.types import Storage
 
 
@@ -91,47 +92,30 @@ class SplitChannels(CalibratedPass):
 def _pair(node: Op, graph: Graph) -> tuple[MatMul, Map] | None:
     """For node = f(x @ W1 + b1) @ W2 + b2: its first product and its function."""
     match node:
-        case MatMul(Map(MatMul(b=Constant()) as first) as f, Constant()):
-            pass
-        case _:
-            return None
-    second = node
-    alone = all(graph.only_user(v) for v in (first, f))
-    constant = all(p.bias is None or isinstance(p.bias, Constant) for p in (first, second))
-    flat = first.b.type.rank == second.b.type.rank == 2
-    return (first, f) if alone and constant and flat else None
+        case MatMul(Map(MatMul() as first) as f) if dense(first) and dense(node):
+            return (first, f) if graph.only_user(first) and graph.only_user(f) else None
+    return None
 
 
 def _split(node: Op, operands: list[Op], copies: np.ndarray, step: float) -> Op:
     """The second product, rebuilt on a wider first one."""
     f = operands[0]
-    assert isinstance(node, MatMul)
     assert isinstance(f, Map)
-    first = f.x
-    assert isinstance(first, MatMul)
+    first, second = dense(f.x), dense(node)
+    assert first is not None
+    assert second is not None
     source = np.repeat(np.arange(len(copies)), copies)
     part = np.arange(len(source)) - np.repeat(np.cumsum(copies) - copies, copies)
     terms = step * part / copies[source]
-    bias = None if first.bias is None else Constant(_array(first.bias)[source])
-    wide = dataclasses.replace(
-        first, b=Constant(np.ascontiguousarray(_array(first.b)[:, source])), bias=bias, name=None
-    )
+    weight = np.ascontiguousarray(first.weight[:, source])
+    bias = None if first.bias is None else first.bias[source]
+    wide = dataclasses.replace(first.replaced(first.x, weight, bias), name=None)
     x = Input(wide.type, name="x", sources=())
     region = Graph((x,), {"y": inline(f.region, (x,))}, f.region.name)
     value = Mul(Map(wide, region, sources=f.sources), Constant(_float32(1 / copies[source])))
-    weight = _array(node.b)[source]
-    old_bias = np.zeros(weight.shape[1]) if node.bias is None else _array(node.bias)
-    return dataclasses.replace(
-        node,
-        a=Add(value, Constant(_float32(terms)), sources=f.sources),
-        b=Constant(weight),
-        bias=Constant(_float32(old_bias - terms @ weight.astype(np.float64))),
-    )
-
-
-def _array(constant: Op) -> np.ndarray:
-    assert isinstance(constant, Constant)
-    return constant.array
+    longer = dataclasses.replace(second, weight=second.weight[source])
+    moved = Add(value, Constant(_float32(terms)), sources=f.sources)
+    return longer.replaced(moved, longer.weight, longer.without(terms))
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
