@@ -11,7 +11,7 @@ UNDRAWN = frozenset({
     "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
     "SplitToSequence",  # values that are no tensors
     "Affine", "Crop", "ImageScaler", "ParametricSoftplus", "ScaledTanh",  # older than ONNX 1.0
-    "DeformConv", "MaxUnpool", "AffineGrid",
+    "DeformConv", "MaxUnpool", "AffineGrid", "com.microsoft.DynamicQuantizeLSTM",
 })  # fmt: skip
 """Imported operators that no generator draws; the importers' own tests have them."""
 

@@ -15,8 +15,9 @@ from onnx.defs import OpSchema
 from onnx.helper import make_attribute
 
 MICROSOFT = "com.microsoft"
-FLOAT, INT, INTS, FLOATS, STRING = (
-    getattr(OpSchema.AttrType, name) for name in ("FLOAT", "INT", "INTS", "FLOATS", "STRING")
+FLOAT, INT, INTS, FLOATS, STRING, STRINGS = (
+    getattr(OpSchema.AttrType, name)
+    for name in ("FLOAT", "INT", "INTS", "FLOATS", "STRING", "STRINGS")
 )
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 

@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from qcompiler.frontends.onnx_integer import as_real
+from qcompiler.frontends.onnx_integer import as_real, sum_of_integers
 from qcompiler.frontends.onnx_logic import greater
 from qcompiler.frontends.onnx_model import dtype_of
 from qcompiler.frontends.onnx_node import Importer, Node, importer
@@ -55,6 +55,10 @@ from qcompiler.ops import (
     scalar,
 )
 from qcompiler.types import DTYPES, FLOAT, broadcast
+
+
+def _sum(a: Op, b: Op) -> Op:
+    return sum_of_integers(a, b) or Add(a, b)
 
 
 def _greater(a: Op, b: Op) -> Op:
@@ -115,7 +119,7 @@ _UNARY: dict[str, Callable[[Op], Op]] = {
     "Neg": opposite,
     "Reciprocal": lambda x: Div(scalar(1, x.type.dtype), x),
 }
-_BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": Add, "Mul": Mul, "Sub": Sub}
+_BINARY: dict[str, Callable[[Op, Op], Op]] = {"Add": _sum, "Mul": Mul, "Sub": Sub}
 _VARIADIC: dict[str, Callable[[Op, Op], Op]] = {"Max": _greater, "Min": _lesser, "Sum": Add}
 _FLOAT_MAX = 3.4028234663852886e38
 

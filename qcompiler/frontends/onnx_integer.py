@@ -10,6 +10,7 @@ import numpy as np
 from qcompiler.frontends.onnx_codes import dequantized, moved_back, unmoved
 from qcompiler.frontends.onnx_contrib import MICROSOFT, define
 from qcompiler.frontends.onnx_conv import conv
+from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_stand_ins import Accumulator, DynamicCodes, DynamicZeroPoint
 from qcompiler.graph import Constant, Op
@@ -20,10 +21,14 @@ define("MatMulIntegerToFloat(A, B, a_scale, b_scale, a_zero_point?, b_zero_point
 define("DynamicQuantizeMatMul(A, B, b_scale, b_zero_point?, bias?) -> Y")
 
 
+_STEPS = 2.0**16
+"""Dynamic codes of 1.0: so fine that biases, which models round to their steps, lose nothing."""
+
+
 @importer("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(node: Node) -> tuple[Op, ...]:
-    """x itself, with the scale 1 and the zero point 0."""
-    return DynamicCodes(node.x), scalar(1, FLOAT), DynamicZeroPoint(node.x)
+    """x itself in steps of 2⁻¹⁶, with the zero point 0."""
+    return DynamicCodes(node.x), scalar(1 / _STEPS, FLOAT), DynamicZeroPoint(node.x)
 
 
 @importer("MatMulInteger", since=10)
@@ -64,7 +69,8 @@ def real_value(
 ) -> Op:
     """scale·(codes − zero_point), dynamic codes and accumulators included."""
     if isinstance(zero_point, DynamicZeroPoint):
-        return _scaled(moved_back(codes, _dynamic, None), scale)
+        steps = Mul(scale, scalar(_STEPS, FLOAT))
+        return _scaled(moved_back(codes, _dynamic, None), simplified(steps))
     if (real := as_real(codes)) is not None:
         if zero_point is not None and (
             not isinstance(zero_point, Constant) or zero_point.array.any()
@@ -85,6 +91,23 @@ def as_real(integers: Op) -> Op | None:
     return moved_back(integers, _accumulator, None)
 
 
+def sum_of_integers(a: Op, b: Op) -> Op | None:
+    """a + b where one of them is an accumulator, such as a convolution's with its bias."""
+    reals = [as_real(x) for x in (a, b)]
+    if reals == [None, None]:
+        return None
+    first, second = (
+        simplified(Cast(x, FLOAT)) if r is None else r for r, x in zip(reals, (a, b), strict=True)
+    )
+    return Accumulator(Add(first, second), _bound(a) + _bound(b))
+
+
+def _bound(x: Op) -> float:
+    if isinstance(x, Constant):
+        return float(np.abs(x.array.astype(np.float64)).max(initial=0.0))
+    return max(y.bound if isinstance(y, Accumulator) else math.inf for y in unmoved(x))
+
+
 def _accumulator(x: Op) -> Op:
     return x.x if isinstance(x, Accumulator) else Cast(x, FLOAT)
 
@@ -96,7 +119,7 @@ def _dynamic(x: Op) -> Op:
 def _steps(node: Node, codes: Op, zero_point: Op | None, axis: int) -> tuple[Op, float]:
     """A real value and a number, whose product is codes − zero_point."""
     if isinstance(zero_point, DynamicZeroPoint):
-        return moved_back(codes, _dynamic, None), 1.0
+        return moved_back(codes, _dynamic, None), _STEPS
     if isinstance(codes, Codes) and codes.meaning.axis is None and isinstance(zero_point, Constant):
         scale = codes.meaning.scale[0]
         value = dequantized(node, codes, scalar(scale, FLOAT), zero_point)

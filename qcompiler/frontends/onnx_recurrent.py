@@ -7,10 +7,15 @@ scales of its own and integers need no ranges that hold for all steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+
+from qcompiler.frontends.onnx_contrib import FLOAT as FLOAT_NUMBER
+from qcompiler.frontends.onnx_contrib import FLOATS, INT, MICROSOFT, STRINGS, define
 from qcompiler.frontends.onnx_node import Node, importer
 from qcompiler.frontends.onnx_recurrence import Direction, State, Step, run
-from qcompiler.graph import Op
+from qcompiler.graph import Constant, Op
 from qcompiler.ops import Add, MatMul, Mul, Sub, scalar
 from qcompiler.types import FLOAT
 
@@ -31,6 +36,38 @@ def gru(node: Node) -> tuple[Op, ...]:
 def lstm(node: Node) -> tuple[Op, ...]:
     """Long short-term memory (Hochreiter & Schmidhuber 1997), with peepholes (Gers et al. 2002)."""
     return run(node, _lstm_step, gates=4, defaults=("Sigmoid", "Tanh", "Tanh"))
+
+
+define(
+    "DynamicQuantizeLSTM(X, W, R, B?, sequence_lens?, initial_h?, initial_c?, P?,"
+    " W_scale, W_zero_point, R_scale, R_zero_point) -> Y?, Y_h?, Y_c?",
+    activation_alpha=FLOATS,
+    activation_beta=FLOATS,
+    activations=STRINGS,
+    clip=FLOAT_NUMBER,
+    direction="forward",
+    hidden_size=INT,
+    input_forget=0,
+)
+
+
+@importer("DynamicQuantizeLSTM", domain=MICROSOFT)
+def dynamic_quantize_lstm(node: Node) -> tuple[Op, ...]:
+    """An LSTM of dequantized weights, which lie as [directions, inputs, 4·hidden]."""
+    w, r = (_dequantized(node, *places) for places in ((1, 8), (2, 10)))
+    inputs, attributes = (node.x, w, r, *node.inputs[3:8]), {**node.attributes, "layout": 0}
+    return lstm(replace(node, op_type="LSTM", inputs=inputs, attributes=attributes))
+
+
+def _dequantized(node: Node, codes: int, scale: int) -> Op:
+    """Weights by their direction's scale, or by one per column of it, as LSTM has them."""
+    found = [node.known(i, "weights") for i in (codes, scale, scale + 1)]
+    w, s, zero = (np.asarray(array, np.float64) for array in found)
+    if w.ndim != 3 or any(a.shape not in (w.shape[:1], w.shape[::2]) for a in (s, zero)):
+        shapes = f"{w.shape} scaled by {s.shape} and {zero.shape}"
+        raise node.broken(f"expected weights of rank 3 and a scale per direction, found {shapes}")
+    s, zero = (a.reshape(len(w), 1, -1) for a in (s, zero))
+    return Constant(((w - zero) * s).swapaxes(1, 2).astype(FLOAT))
 
 
 def _rnn_step(d: Direction) -> Step:

@@ -194,3 +194,27 @@ def test_dynamic_codes_of_constants_are_constants() -> None:
     feeds = {"x": RNG.integers(0, 255, (3, 8), np.uint8)}
     (expected,) = by_onnxruntime(model, feeds)
     assert (next(iter(evaluate(import_onnx(model), feeds).values())) == expected).all()
+
+
+def test_biases_are_added_to_accumulators() -> None:
+    """As older versions of ONNX Runtime quantize convolutions: biases in steps of both scales."""
+    b = Builder(opset=12)
+    x = b.input("x", [1, 2, 5, 5])
+    codes = b.node("DynamicQuantizeLinear", x, outputs=("q", "s", "z"))
+    weight = RNG.integers(0, 255, (3, 2, 3, 3), np.uint8)
+    product = b.node(
+        "ConvInteger", codes, b.constant("w", weight), "z", b.constant("wz", np.uint8(127))
+    )
+    scale = b.node("Mul", "s", b.constant("ws", np.float32(0.004)))
+    steps = b.node("Div", b.constant("bias", np.array([0.3, -0.2, 0.0017], np.float32)), scale)
+    bias = b.node("Cast", b.node("Floor", steps), to=TensorProto.INT32)
+    column = b.node("Reshape", bias, b.constant("shape", np.array([1, 3, 1, 1])))
+    total = b.node("Cast", b.node("Add", product, column), to=TensorProto.FLOAT)
+    model = b.model(b.node("Mul", total, scale, outputs=("y",)))
+    graph = import_onnx(model)
+    assert all(node.type.is_float for node in graph.ops)
+    feeds = {"x": RNG.standard_normal((1, 2, 5, 5), np.float32)}
+    (expected,) = by_onnxruntime(model, feeds)
+    found = evaluate(graph, feeds)["y"]
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs((found - expected).mean((0, 2, 3))).max() < 2e-3  # a bias that is lost shows here

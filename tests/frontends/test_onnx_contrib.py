@@ -70,6 +70,25 @@ case(
 _whole = np.append(RNG.integers(0, 255, 17), 255).reshape(2, 9).astype(np.float32)  # scale 1
 case("DynamicQuantizeMatMul", _whole, *_columns, kf(5))
 
+_cells = [RNG.integers(-127, 128, (2, n, 12)).astype(np.int8) for n in (5, 3)]
+_state = (kf(2, 24), None, f(2, 2, 3), f(2, 2, 3))
+for _shape in ((2,), (2, 12)):
+    _scales = [(positive(*_shape) / 100).astype(np.float32) for _ in _cells]
+    _float = [
+        Known((w * a.reshape(2, 1, -1)).swapaxes(1, 2).astype(np.float32))
+        for w, a in zip(_cells, _scales, strict=True)
+    ]
+    _both = {"direction": "bidirectional", "hidden_size": 3, "outputs": 3}
+    _sequence = f(4, 2, 5)
+    _like = Case("LSTM", (_sequence, *_float, *_state), {}, 3, "", None)
+    _like = dataclasses.replace(
+        _like, attributes={k: _both[k] for k in ("direction", "hidden_size")}
+    )
+    _points = [Known(np.zeros(_shape, np.int8)) for _ in _cells]
+    _meaning = [v for a, z in zip(_scales, _points, strict=True) for v in (Known(a), z)]
+    _codes = [Known(w) for w in _cells]
+    case("DynamicQuantizeLSTM", _sequence, *_codes, *_state, None, *_meaning, like=_like, **_both)
+
 
 def test_tokens_that_an_embedding_counts_are_a_mask() -> None:
     b = Builder(opset=14)
