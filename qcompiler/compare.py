@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qcompiler.calibrate import Feed
+from qcompiler.calibrate.spool import Spool
 from qcompiler.driver import Options, quantize
 from qcompiler.errors import UsageError
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
@@ -114,7 +115,8 @@ def compare(
         real: Right in front of `InsertQdq`.
         integer: Made from it, in the integer or in the quantized language; values of another
             shape or without a name of `real.names` are left out.
-        feeds: Inputs by name for each run, in the exact shapes; walked several times.
+        feeds: Inputs by name for each run, in the exact shapes; what comes only once is kept in a
+            temporary file.
         quantized: Right behind `InsertQdq`, for the isolated mode, if that is not `integer`.
         mode: What to compare.
         options: Memory, threads, progress.
@@ -122,11 +124,13 @@ def compare(
     Raises:
         CalibrationError: no feeds.
         ModelError: ONNX Runtime cannot run the graphs.
-        UsageError: an unknown mode, graphs that do not belong together, an iterator of feeds.
+        UsageError: an unknown mode, graphs that do not belong together.
     """
     chosen = options or ObserveOptions()
     if mode not in MODES:
         raise UsageError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
+    if isinstance(feeds, Iterator):
+        feeds = Spool(feeds)
     rows = Rows(real)
     outputs: list[tuple[str, DeviationSums]] = []
     runs = 0

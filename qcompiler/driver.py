@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
-from qcompiler.calibrate import CollectOptions, SampleOptions
+from qcompiler.calibrate import SampleOptions
+from qcompiler.calibrate.collect import CollectOptions
 from qcompiler.config import QuantizationConfig
 from qcompiler.errors import NotIntegerError
 from qcompiler.evidence import DEFAULT_SAMPLES, Calibration

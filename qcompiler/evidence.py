@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from qcompiler.calibrate import CollectOptions, Feed, SampleOptions, SyntheticOptions, synthetic
+from qcompiler.calibrate import Feed, SampleOptions, SyntheticOptions, synthetic
 from qcompiler.calibrate import samples as opened
+from qcompiler.calibrate.collect import CollectOptions
 from qcompiler.calibrate.moments import Moments
 from qcompiler.calibrate.ranges import CalibratedRanges, calibrate, moments
 from qcompiler.calibrate.statistics import Statistics

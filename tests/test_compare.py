@@ -364,10 +364,16 @@ def test_files_of_names_that_look_like_markup():
     assert '"sqnr": null' in to_json(found, found.rows)
 
 
+def test_feeds_may_come_only_once():
+    made = stages(shifted(0.0), iter(vectors(4)))
+    options = {"quantized": made.quantized, "mode": "both"}
+    once = compare(made.real, made.integer, iter(vectors(2)), **options)
+    found = compare(made.real, made.integer, vectors(2), **options)
+    assert to_json(once, once.rows) == to_json(found, found.rows)
+
+
 def test_refusals():
     graph, feeds = shifted(0.0), vectors(1)
-    with pytest.raises(UsageError, match="iterator can be walked only once"):
-        compare(graph, graph, iter(feeds))
     with pytest.raises(CalibrationError, match="no samples to compare on"):
         compare(graph, graph, [])
     with pytest.raises(UsageError, match="mode 'all': expected one of cumulative"):

@@ -10,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qcompiler
-from qcompiler.backends.onnx import without_bfloat16
-from qcompiler.calibrate.feeds import widened
+from qcompiler.backends.onnx import widened, without_bfloat16
 from qcompiler.errors import UsageError
 from qcompiler.invariants import float_ops
 from qcompiler.report.observe import session

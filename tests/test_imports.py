@@ -59,6 +59,11 @@ def test_neither_tvm_nor_torch_is_imported(statement):
     assert not {"tvm", "torch"} & imported_by(statement)
 
 
+def test_a_pass_runs_no_model_and_opens_no_image():
+    imported = imported_by("from qcompiler.passes import DEFAULT; from qcompiler import Rule")
+    assert not {"onnxruntime", "PIL", "onnx", "rich"} & imported
+
+
 def test_public_names_exist():
     assert [name for name in qcompiler.__all__ if not hasattr(qcompiler, name)] == []
     assert set(qcompiler.__all__) == {n for names in qcompiler._HOMES.values() for n in names}

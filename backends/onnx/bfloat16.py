@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
 
 from qcompiler.graph import Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import Cast
@@ -14,7 +17,7 @@ BFLOAT16 = "bfloat16"
 def without_bfloat16(graph: Graph) -> Graph:
     """The graph with float32 inputs and outputs in place of bfloat16 ones, of equal values.
 
-    Values between keep their names.  `qcompiler.calibrate.feeds.widened` does it to a feed.
+    Values between keep their names.  `widened` does it to arrays.
     """
     env: dict[Op, Op] = {}
     inputs: list[Input] = []
@@ -32,3 +35,8 @@ def without_bfloat16(graph: Graph) -> Graph:
         for name, y in graph.outputs.items()
     }
     return dataclasses.replace(graph, inputs=tuple(inputs), outputs=outputs)
+
+
+def widened(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by name with float32 ones in place of bfloat16 ones."""
+    return {k: v.astype(np.float32) if v.dtype == BFLOAT16 else v for k, v in arrays.items()}

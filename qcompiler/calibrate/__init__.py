@@ -1,10 +1,9 @@
 """Calibration: which ranges the values of a float model take on sample data.
 
-`samples` or `synthetic` give feeds, `collect` runs the model on them and keeps `Statistics` of the
-values, and `Statistics.range` turns these into a clipping range by one of the methods.
+`samples` or `synthetic` give feeds, `collect.collect` runs the model on them and keeps `Statistics`
+of the values, and `Statistics.range` turns these into a clipping range by one of the methods.
 """
 
-from qcompiler.calibrate.collect import CollectOptions, collect
 from qcompiler.calibrate.feeds import Feed
 from qcompiler.calibrate.histogram import Histogram
 from qcompiler.calibrate.images import ImageOptions
@@ -22,7 +21,6 @@ from qcompiler.calibrate.synthetic import SyntheticOptions, synthetic
 
 __all__ = [
     "METHODS",
-    "CollectOptions",
     "Entropy",
     "Feed",
     "Histogram",
@@ -36,7 +34,6 @@ __all__ = [
     "Samples",
     "Statistics",
     "SyntheticOptions",
-    "collect",
     "samples",
     "synthetic",
 ]

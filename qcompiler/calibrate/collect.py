@@ -4,20 +4,21 @@ import ctypes
 import gc
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import length_hint
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnx
-import onnxruntime
 
-from qcompiler.calibrate.feeds import Feed, widened
+from qcompiler.backends.onnx import runner
+from qcompiler.calibrate.feeds import Feed
 from qcompiler.calibrate.progress import progress
+from qcompiler.calibrate.spool import Spool
 from qcompiler.calibrate.statistics import Statistics
-from qcompiler.errors import CalibrationError, ModelError, UnsupportedError
+from qcompiler.errors import CalibrationError, UnsupportedError
 
 LARGE = 1 << 26
 """Bytes of weights that memory is handed back for."""
@@ -31,8 +32,7 @@ class CollectOptions:
         bins: Bins of each histogram, a power of two; 0 keeps extremes only.
         momentum: Of the moving averages of the extremes.
         chunk_bytes: Values of one feed held at once, in bytes; more values than fit are computed in
-            several passes over the feeds, or by several sessions where the feeds are an iterator,
-            which can be walked only once.
+            several passes over the feeds.
         threads: Of ONNX Runtime; None takes the cores that this process may use.
         progress: A progress bar on stderr if that is a terminal, else one line; False is silent.
     """
@@ -118,82 +118,32 @@ def accumulate(
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         raise UnsupportedError("the model is over 2 GB: expected its weights beside it")
     _check_names(model, accumulators)
-    first, feeds = _first(feeds)
+    if isinstance(feeds, Iterator):
+        feeds = Spool(feeds)
+    first = _first(feeds)
     given = [name for name in accumulators if name in first]
     computed = [name for name in accumulators if name not in first]
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     groups = _groups(computed, _sizes(probed, first), options.chunk_bytes)
-    passes = [groups] if isinstance(feeds, Iterator) else [[group] for group in groups]
-    total = length_hint(feeds) * len(passes) or None
+    total = length_hint(feeds) * len(groups) or None
     with progress(f"calibrating {len(accumulators)} values", total, options.progress) as tick:
-        for number, together in enumerate(passes):
-            inputs = given if number == 0 else []
-            sessions = _sessions(probed, together, options, weights or {})
-            _walk(sessions, inputs, feeds, accumulators, tick)
-            del sessions
+        for number, group in enumerate(groups):
+            run = None
+            if group:
+                del probed.graph.output[:]
+                probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in group)
+                run = runner(probed, weights or {}, threads=options.threads, prepacked=False)
+            for feed in feeds:
+                for name in given if number == 0 else ():
+                    accumulators[name].update(feed[name])
+                if run is not None:
+                    for name, array in zip(group, run(feed), strict=True):
+                        accumulators[name].update(array)
+                tick()
+            del run
             if sum(array.nbytes for array in (weights or {}).values()) > LARGE:
                 _return_memory()
-
-
-def _walk(
-    sessions: Sequence[tuple[list[str], onnxruntime.InferenceSession]],
-    inputs: Sequence[str],
-    feeds: Iterable[Feed],
-    accumulators: Mapping[str, Accumulator],
-    tick: Callable[[], None],
-) -> None:
-    for feed in feeds:
-        for name in inputs:
-            accumulators[name].update(feed[name])
-        for group, session in sessions:
-            for name, array in zip(group, _run(session, group, feed), strict=True):
-                accumulators[name].update(array)
-        tick()
-
-
-def _run(session: onnxruntime.InferenceSession, names: list[str], feed: Feed) -> list[Any]:
-    try:
-        return session.run(names, widened(feed))
-    except Exception as error:  # ONNX Runtime's errors have no other common base
-        raise ModelError(
-            f"ONNX Runtime cannot run the float model on a calibration sample ({_line(error)}): "
-            "check that both belong together"
-        ) from error
-
-
-def _sessions(
-    probed: onnx.ModelProto,
-    groups: Iterable[list[str]],
-    options: CollectOptions,
-    weights: Mapping[str, np.ndarray],
-) -> list[tuple[list[str], onnxruntime.InferenceSession]]:
-    """One session for each non-empty group, with the group's values as its graph outputs."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads or _cores()
-    settings.log_severity_level = 3
-    # Folds constants, which halves the time of exported transformers; the higher levels fuse
-    # across whatever is not an output, so that roundings would depend on the chunks.
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if weights:
-        settings.add_session_config_entry("session.disable_prepacking", "1")  # copies of them
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        settings.add_external_initializers(list(weights), values)
-    sessions = []
-    for group in filter(None, groups):
-        del probed.graph.output[:]
-        probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in group)
-        try:
-            session = onnxruntime.InferenceSession(
-                probed.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's errors have no other common base
-            raise ModelError(
-                f"ONNX Runtime cannot load the float model ({_line(error)}): check it with "
-                "onnx.checker"
-            ) from error
-        sessions.append((group, session))
-    return sessions
 
 
 def _return_memory() -> None:
@@ -240,13 +190,11 @@ def _sizes(probed: onnx.ModelProto, feed: Feed) -> dict[str, int]:
     return sizes
 
 
-def _first(feeds: Iterable[Feed]) -> tuple[Feed, Iterable[Feed]]:
-    """The first feed, and all of them."""
-    walk = iter(feeds)
-    first = next(walk, None)
+def _first(feeds: Iterable[Feed]) -> Feed:
+    first = next(iter(feeds), None)
     if first is None:
         raise CalibrationError("there are no calibration samples: give at least one batch")
-    return first, chain([first], walk) if walk is feeds else feeds
+    return first
 
 
 def _check_names(model: onnx.ModelProto, names: Iterable[str]) -> None:
@@ -260,14 +208,3 @@ def _check_names(model: onnx.ModelProto, names: Iterable[str]) -> None:
                 f"value '{name}' is {found}, expected a graph input or a node's output: "
                 "calibrate values that the model computes"
             )
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

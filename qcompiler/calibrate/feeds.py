@@ -112,11 +112,6 @@ def kind_of(dtype: np.dtype) -> str:
     return "f" if dtype == "bfloat16" else dtype.kind
 
 
-def widened(feed: Feed) -> Feed:
-    """The feed for ONNX Runtime, whose Python interface takes no bfloat16: float32 in its place."""
-    return {k: v.astype(np.float32) if v.dtype == "bfloat16" else v for k, v in feed.items()}
-
-
 def model_inputs(inputs: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Input, ...]:
     """The inputs given as name → (dtype name, shape).
 

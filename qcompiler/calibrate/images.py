@@ -1,15 +1,20 @@
 """Directories of images as calibration samples."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from qcompiler.calibrate.feeds import Input
 from qcompiler.errors import CalibrationError, FileError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -80,6 +85,8 @@ class ImageColumn:
             yield np.stack([self._load(self.paths[row]) for row in group])
 
     def _load(self, path: Path) -> NDArray:
+        from PIL import Image  # which most who import this never need
+
         try:
             with Image.open(path) as image:
                 pixels = self._crop(image.convert("RGB" if self.channels == 3 else "L"))
@@ -94,10 +101,12 @@ class ImageColumn:
             values = (values.astype(np.float32) / np.float32(255) - mean) / std
         return (values.transpose(2, 0, 1) if self.first else values).astype(self.wanted.dtype)
 
-    def _crop(self, image: Image.Image) -> Image.Image:
+    def _crop(self, image: Image) -> Image:
+        from PIL.Image import Resampling
+
         width, height = self._resized(image.width, image.height)
         if (width, height) != image.size:
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.resize((width, height), Resampling.BILINEAR)
         left, top = (width - self.width) // 2, (height - self.height) // 2
         return image.crop((left, top, left + self.width, top + self.height))
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from qcompiler.backends.onnx import detached, to_model, without_bfloat16
 from qcompiler.calibrate.collect import CollectOptions, accumulate, collect
 from qcompiler.calibrate.feeds import Feed
 from qcompiler.calibrate.methods import METHODS
@@ -72,8 +73,6 @@ def calibrate(
     Raises:
         CalibrationError: no feeds, or a value that is NaN or infinite.
     """
-    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
-
     axes = {name: axis for name, axis in wanted.items() if axis is not None}
     model, weights = detached(to_model(without_bfloat16(graph)))
     labels = {
@@ -100,8 +99,6 @@ def moments(
     Raises:
         CalibrationError: no feeds.
     """
-    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
-
     found = {name: Moments.of(size) for name, size in channels.items()}
     if found:
         model, weights = detached(to_model(without_bfloat16(graph), inline=True))

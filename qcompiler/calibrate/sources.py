@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from qcompiler.calibrate.feeds import (
     too_few,
 )
 from qcompiler.calibrate.images import ImageOptions, image_column
+from qcompiler.calibrate.spool import Spool
 from qcompiler.errors import CalibrationError, FileError, UsageError
 
 
@@ -89,7 +91,7 @@ def samples(
         options: Which samples to use.
 
     Returns:
-        An iterable that can be walked several times, unless the source is an iterator.
+        An iterable that can be walked several times; an iterator is kept in a temporary file.
 
     Raises:
         CalibrationError: Data do not fit the inputs, hold NaN or infinity, or are fewer than one
@@ -112,7 +114,10 @@ def _open(source: Any, inputs: Sequence[Input], options: SampleOptions) -> Sampl
         array = select({"array": source}, inputs, origin)[inputs[0].name]
         return _stored([_memory(array, inputs[0], origin)], inputs, options, origin)
     if isinstance(source, Iterable):
-        return _streamed(source, inputs, options)
+        _refuse_seed(options)
+        if isinstance(source, Iterator):
+            return Samples(Spool(_batches(source, inputs, options)).__iter__)
+        return Samples(lambda: _batches(source, inputs, options))
     if callable(source):
         return _called(source, inputs, options)
     raise CalibrationError(
@@ -183,27 +188,14 @@ def _chosen_rows(
     return np.sort(generator.choice(lengths[wanted.name], runs * wanted.batch, replace=False))
 
 
-def _streamed(
-    items: Iterable[Any], inputs: Sequence[Input], options: SampleOptions, origin: str = ""
-) -> Samples:
-    _refuse_seed(options)
-    limit = _limit(options, inputs)
-    origin = origin or "calibration data"
-    consumed = False
-
-    def walk() -> Iterator[Feed]:
-        nonlocal consumed
-        if isinstance(items, Iterator):
-            if consumed:
-                raise CalibrationError(
-                    f"{origin}: the iterator is used up and its samples are needed again: "
-                    "give a list or a callable that returns a new iterator"
-                )
-            consumed = True
-        rows = (rows_of(item, inputs, origin) for item in items)
-        return islice(batched(rows, inputs, origin), limit)
-
-    return Samples(walk)
+def _batches(
+    items: Iterable[Any],
+    inputs: Sequence[Input],
+    options: SampleOptions,
+    origin: str = "calibration data",
+) -> Iterator[Feed]:
+    rows = (rows_of(item, inputs, origin) for item in items)
+    return islice(batched(rows, inputs, origin), _limit(options, inputs))
 
 
 def _called(
@@ -215,17 +207,16 @@ def _called(
     _refuse_seed(options)
 
     def walk() -> Iterator[Feed]:
-        if path is None:
-            yield from _open(function(), inputs, options)
-            return
-        with script.blamed(path):
+        with nullcontext() if path is None else script.blamed(path):
             result = function()
-        if isinstance(result, Iterable) and not (
+        if not isinstance(result, Iterable) or (
             isinstance(result, (str, Mapping)) or hasattr(result, "__array__")
         ):
-            yield from _streamed(script.blaming(result, path), inputs, options, str(path))
-        else:
             yield from _open(result, inputs, options)
+        elif path is None:  # an iterator needs no spool: the next walk gets another one
+            yield from _batches(result, inputs, options)
+        else:
+            yield from _batches(script.blaming(result, path), inputs, options, str(path))
 
     return Samples(walk)
 

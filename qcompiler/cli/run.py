@@ -122,9 +122,9 @@ def _joined(results: Sequence[np.ndarray], batch: int | None) -> np.ndarray:
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
-    from qcompiler.calibrate.feeds import widened
+    from qcompiler.backends.onnx import widened
     from qcompiler.files import atomic_path
 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         # Files of numpy cannot hold bfloat16, but float32 holds its values.
-        np.savez(file, **widened(dict(arrays)))  # type: ignore[arg-type]  # numpy declares a keyword of its own
+        np.savez(file, **widened(arrays))  # type: ignore[arg-type]  # numpy declares a keyword of its own

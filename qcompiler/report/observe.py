@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import length_hint
 
 import numpy as np
-import onnxruntime
 
-from qcompiler.calibrate.feeds import Feed, widened
+from qcompiler.backends.onnx import detached, runner, to_model, without_bfloat16
+from qcompiler.calibrate.feeds import Feed
 from qcompiler.calibrate.progress import progress
-from qcompiler.errors import CalibrationError, ModelError, UsageError
+from qcompiler.errors import CalibrationError
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.interpret import check_feeds
 from qcompiler.report.deviation import DeviationSums
@@ -74,10 +73,8 @@ def measure(
     Raises:
         CalibrationError: no feeds.
         ModelError: ONNX Runtime cannot run the graph.
-        UsageError: an iterator of feeds, which can be walked only once, or feeds that do not fit.
+        UsageError: feeds that do not fit.
     """
-    if isinstance(feeds, Iterator):
-        raise UsageError("feeds: an iterator can be walked only once, expected a list or the like")
     chunks = list(_chunks(pairs, options.chunk_bytes, together))
     runs = 0
     total = length_hint(feeds) * len(chunks) or None
@@ -126,40 +123,14 @@ def session(graph: Graph, threads: int | None) -> Callable[[Feed], list[np.ndarr
     Raises:
         ModelError: ONNX Runtime cannot load it, or (when called) run it.
     """
-    from qcompiler.backends.onnx import detached, to_model, without_bfloat16
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads or _cores()
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Higher levels fuse across whatever is not an output: roundings would depend on the chunks.
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     model, weights = detached(to_model(without_bfloat16(graph)))
-    if weights:
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        settings.add_external_initializers(list(weights), values)
-    content = model.SerializeToString()
-    try:
-        loaded = onnxruntime.InferenceSession(content, settings, ["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no other common base
-        raise _refused("load", error) from error
-    dtypes = {name: y.type.dtype for name, y in graph.outputs.items()}
+    computed = runner(model, weights, threads=threads)
+    dtypes = [y.type.dtype for y in graph.outputs.values()]
 
     def run(feed: Feed) -> list[np.ndarray]:
-        try:
-            values = loaded.run(list(dtypes), widened(feed))
-            return [np.asarray(v, dtype) for v, dtype in zip(values, dtypes.values(), strict=True)]
-        except Exception as error:
-            raise _refused("run", error) from error
+        return [np.asarray(v, d) for v, d in zip(computed(feed), dtypes, strict=True)]
 
     return run
-
-
-def _refused(verb: str, error: Exception) -> ModelError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ModelError(
-        f"ONNX Runtime cannot {verb} the model ({reason}): check it with qcompile run"
-    )
 
 
 def _chunks(pairs: Iterable[Pair], budget: int, together: int) -> Iterator[list[Pair]]:
@@ -174,10 +145,3 @@ def _chunks(pairs: Iterable[Pair], budget: int, together: int) -> Iterator[list[
         used += pair.nbytes
     if chunk:
         yield chunk
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

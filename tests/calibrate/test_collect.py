@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qcompiler.calibrate import CollectOptions, MinMax, collect, samples, synthetic
+from qcompiler.calibrate import MinMax, samples, synthetic
+from qcompiler.calibrate.collect import CollectOptions, collect
 from qcompiler.errors import CalibrationError, ModelError, UnsupportedError
 
 SILENT = CollectOptions(progress=False)
@@ -134,14 +135,14 @@ def test_no_feeds_and_feeds_that_do_not_fit():
         with pytest.raises(CalibrationError, match="no calibration samples"):
             collect(network(), ["y"], nothing, options=SILENT)
     wrong = [{"x": np.zeros((2, 3), np.float32)}]
-    with pytest.raises(ModelError, match="ONNX Runtime cannot run the float model") as caught:
+    with pytest.raises(ModelError, match="ONNX Runtime cannot run the model on a sample") as caught:
         collect(network(), ["y"], wrong, options=SILENT)
     assert "\n" not in str(caught.value)
 
 
 def test_models_that_do_not_load_are_refused():
     model = network(extra=[helper.make_node("NoSuchOp", ["y"], ["z"])])
-    with pytest.raises(ModelError, match=r"cannot load the float model .*NoSuchOp"):
+    with pytest.raises(ModelError, match=r"cannot load the model .*NoSuchOp"):
         collect(model, ["y"], feeds(), options=SILENT)
 
 

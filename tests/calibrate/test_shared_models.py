@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from qcompiler.calibrate import CollectOptions, ImageOptions, SampleOptions, collect, samples
+from qcompiler.calibrate import ImageOptions, SampleOptions, samples
+from qcompiler.calibrate.collect import CollectOptions, collect
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

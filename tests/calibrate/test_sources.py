@@ -1,6 +1,8 @@
 """Every kind of source gives the same feeds, and what does not fit is refused by name."""
 
+import gc
 import pickle
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 
 from qcompiler.calibrate import SampleOptions, samples
+from qcompiler.calibrate.spool import Spool
 from qcompiler.errors import (
     CalibrationError,
     FileError,
+    OutputError,
     QcompilerError,
     UnsupportedError,
     UsageError,
@@ -89,13 +93,67 @@ def test_streams_are_joined_to_batches(kind):
     assert values(samples(STREAMS[kind], ONE, options=SampleOptions(5))) == first_batches(2)
 
 
-def test_an_iterator_is_walked_once_and_no_further_than_asked():
+def test_an_iterator_is_read_once_and_no_further_than_asked():
     iterator = iter(X)
     feeds = samples(iterator, ONE, options=SampleOptions(4))
+    for feed in feeds:
+        assert feed["image"].tolist() == X[:2].tolist()
+        break
     assert values(feeds) == first_batches(2)
     assert next(iterator).tolist() == X[4].tolist()
-    with pytest.raises(CalibrationError, match="iterator is used up"):
-        list(feeds)
+    assert values(feeds) == first_batches(2)
+
+
+def test_walks_of_a_generator_may_cross():
+    feeds = samples((row for row in X), ONE)
+    assert [values(pair)[0] for pair in zip(feeds, feeds, strict=True)] == first_batches(3)
+
+
+def test_a_generator_is_spooled_without_a_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir())) if open_files.exists() else 0
+
+    def rows():
+        yield from X[:5]
+        raise RuntimeError("the camera is gone")
+
+    feeds = samples(rows(), ONE)
+    for _ in range(2):  # what is stored by then is not all there is
+        with pytest.raises(RuntimeError, match="the camera is gone"):
+            list(feeds)
+    del feeds
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    if open_files.exists():
+        assert len(list(open_files.iterdir())) == before
+
+
+def test_several_inputs_of_an_iterator_are_spooled():
+    items = [{"ids": i, "mask": m, "scale": 2.0} for i, m in zip(IDS, MASK, strict=True)]
+    inputs = {"ids": ("int64", (1, 4)), "mask": ("float32", (1, 4)), "scale": ("bfloat16", ())}
+    expected, feeds = list(samples(items, inputs)), samples(iter(items), inputs)
+    for _ in range(2):
+        for feed, other in zip(feeds, expected, strict=True):
+            assert list(feed) == list(other)
+            for name, array in feed.items():
+                assert array.dtype == other[name].dtype
+                assert array.shape == other[name].shape
+                assert (array == other[name]).all()
+
+
+def test_a_spool_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(
+        OutputError, match=r"samples of an iterator in .*absent \(No such file"
+    ) as e:
+        list(samples(iter(X), ONE))
+    assert "\n" not in str(e.value)
+
+
+def test_feeds_that_differ_cannot_be_spooled():
+    with pytest.raises(CalibrationError, match=r"sample 1 of an iterator has x: .*\[3\], the"):
+        list(Spool(iter([{"x": X[0, :2]}, {"x": X[0]}])))
 
 
 @pytest.mark.parametrize("kind", ["dict", "npz", "tuples", "dicts"])
