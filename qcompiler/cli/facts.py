@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from qcompiler.artifact import KernelInfo, Value
     from qcompiler.graph import Graph
+    from qcompiler.types import Quantization, TensorType
 
 _LIBRARY_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ")
 """How shared libraries begin: ELF, Mach-O, PE."""
@@ -70,12 +71,40 @@ def kernel_line(kernel: KernelInfo) -> str:
     )
 
 
-def _value(value: Value) -> dict[str, Any]:
-    meaning = value.quantization
+def graph_facts(path: Path) -> dict[str, Any]:
+    """What a saved graph holds, and what it was saved for.
+
+    Raises:
+        FileError: it is damaged.
+    """
+    from qcompiler.graph import Constant, Graph, Input
+    from qcompiler.graph.archive import read_note
+
+    graph = Graph.load(path)
+    computed = [x for x in graph.ops if not isinstance(x, (Constant, Input))]
+    outputs = graph.outputs.items()
     return {
-        "name": value.name,
-        "dtype": value.type.dtype,
-        "shape": list(value.type.shape),
+        "kind": "graph",
+        "path": str(path),
+        "file_bytes": path.stat().st_size,
+        "model": graph.name,
+        "note": read_note(path).splitlines(),
+        "inputs": [_typed(str(x.name), x.type, x.type.quantization) for x in graph.inputs],
+        "outputs": [_typed(name, y.type, y.type.quantization) for name, y in outputs],
+        "operators": dict(Counter(x.kind() for x in computed).most_common()),
+        "parameters": sum(x.array.size for x in graph.ops if isinstance(x, Constant)),
+    }
+
+
+def _value(value: Value) -> dict[str, Any]:
+    return _typed(value.name, value.type, value.quantization)
+
+
+def _typed(name: str, type: TensorType, meaning: Quantization | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "dtype": type.dtype,
+        "shape": list(type.shape),
         "quantization": None if meaning is None else dataclasses.asdict(meaning),
     }
 

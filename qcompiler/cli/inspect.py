@@ -10,7 +10,7 @@ import typer
 
 from qcompiler.cli.arguments import input_shapes
 from qcompiler.cli.boundary import guarded
-from qcompiler.cli.facts import is_library, kernel_line, library_facts, model_facts
+from qcompiler.cli.facts import graph_facts, is_library, kernel_line, library_facts, model_facts
 from qcompiler.errors import FileError
 
 
@@ -19,7 +19,7 @@ def inspect_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL|LIB", help="Float model or compiled library.", show_default=False
+            metavar="MODEL|LIB", help="Model, saved graph or library.", show_default=False
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
@@ -44,8 +44,14 @@ def inspect_command(
     """
     if not file.is_file():
         raise FileError(f"{file}: no such file: expected a float model or a compiled library")
-    library = is_library(file)
-    facts = library_facts(file) if library else model_facts(file, input_shapes(input_shape or []))
+    from qcompiler.graph.archive import is_saved
+
+    if is_library(file):
+        facts = library_facts(file)
+    elif is_saved(file):
+        facts = graph_facts(file)
+    else:
+        facts = model_facts(file, input_shapes(input_shape or []))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

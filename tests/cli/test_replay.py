@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,20 @@ def test_compare_saves_too(qcompile, tiny, samples):
     result = qcompile("compare", *arguments, "--save-on-error", "f")
     assert result.code == 70
     assert "f holds the graph that pass break was given" in result.err
+
+
+def test_inspect_says_what_a_graph_was_saved_for(qcompile, tiny):
+    tiny()
+    command = ("--passes", "canonicalize,break", "--stop-after", "break", "--save-on-error", "f")
+    qcompile("tiny.onnx", *command)
+    facts = json.loads(qcompile("inspect", "f", "--json").out)
+    assert facts["kind"] == "graph"
+    assert facts["note"] == ["Break(how='ValueError', times=1)", "ValueError: no", "good"]
+    assert [(x["name"], x["shape"]) for x in facts["inputs"]] == [("x", [1, 4])]
+    assert facts["operators"] == {"mat_mul": 1, "relu": 1}
+    shown = qcompile("inspect", "f").out
+    assert "ValueError: no" in shown
+    assert "x: float32[1x4]" in shown
 
 
 def test_a_saved_graph_compiles_like_its_model(qcompile, tiny, samples):
