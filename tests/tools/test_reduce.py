@@ -45,6 +45,14 @@ def test_only_what_fails_is_left() -> None:
     assert all(map(softmax_of_a_product, seen))
 
 
+def test_ops_give_way_to_operands_where_inputs_will_not_do() -> None:
+    def fails(graph: Graph) -> bool:
+        return {x.name for x in graph.inputs} <= {"x", "y"} and softmax_of_a_product(graph)
+
+    small = reduce(deep(), fails)
+    assert [x.kind() for x in small.ops] == ["input", "constant", "mul", "softmax"]
+
+
 def test_types_stay_and_the_graph_is_valid() -> None:
     small = reduce(deep(), lambda graph: any(isinstance(x, Concat) for x in graph.ops))
     feeds = {str(x.name): np.zeros(x.type.shape, FLOAT) for x in small.inputs}
