@@ -18,6 +18,7 @@ from qcompiler.invariants import float_ops
 from qcompiler.ops import (
     Add,
     BatchNormalization,
+    Map,
     MatMul,
     Mul,
     Normalize,
@@ -33,6 +34,7 @@ from qcompiler.passes import (
     Pass,
     PassManager,
     RoundWeights,
+    SplitChannels,
     parse_pass,
 )
 from qcompiler.passes.evidence import FixedRanges
@@ -130,6 +132,17 @@ def test_each_product_is_rounded_by_its_own_method() -> None:
         assert not (both[name].array == other.numpy(other.x.array)).all()
 
 
+def test_products_of_one_value_are_each_rounded_by_their_own_method() -> None:
+    x = Input(TensorType(FLOAT, (4, 6)), name="x")
+    w = [np.random.default_rng(i).normal(size=(6, 6)).astype(FLOAT) for i in range(2)]
+    first, second = (MatMul(x, Constant(v), name=n) for v, n in zip(w, "ab", strict=True))
+    graph = Graph((x,), {"y": first, "z": second})
+    rules = (Rule("b", rounding="nearest"),)
+    codes = weights(quantized(graph, InsertQdq(), RoundWeights(), rules=rules))
+    assert isinstance(codes["a"], Constant)
+    assert isinstance(codes["b"], Quantize)
+
+
 def test_a_method_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="method: expected one of nearest, balanced, gptq"):
         RoundWeights("stochastic")
@@ -207,6 +220,31 @@ def test_ten_configurations_run_the_float_model_as_often_as_one(monkeypatch) -> 
     assert not any(list(float_ops(graph)) for graph in together)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # One asks for scales of channels that the other does without.
+        (Options(config=QuantizationConfig(table_scales=1)), Options()),
+        # A pass looks at channels alone, and what it leaves alone then wants a histogram.
+        (
+            Options(passes=(*DEFAULT[: PLACE - 1], SplitChannels(gain=1e9))),
+            Options(
+                passes=(*DEFAULT[: PLACE - 1], SplitChannels(gain=1e9), *DEFAULT[PLACE:]),
+                config=QuantizationConfig(method="mse"),
+            ),
+        ),
+    ],
+    ids=["channels", "histogram"],
+)
+def test_what_was_not_looked_at_closely_enough_is_looked_at_again(
+    first: Options, second: Options
+) -> None:
+    seen = Calibration(network(), SAMPLES)
+    for options in (first, second, first):
+        again = qcompiler.quantize(network(), seen, options=options)
+        assert str(again) == str(qcompiler.quantize(network(), SAMPLES, options=options))
+
+
 def test_moments_are_kept_too(monkeypatch) -> None:
     config = QuantizationConfig(rounding="gptq")
     seen = Calibration(products(), SAMPLES)
@@ -225,8 +263,11 @@ def test_values_that_are_computed_otherwise_have_other_fingerprints() -> None:
     """Also where only a weight, a constant, an attribute or an optional operand differs."""
     x = Input(TensorType(FLOAT, (4, 6)), name="x")
     w = np.eye(6, dtype=FLOAT)
+    tanh, relu = (Graph((x,), {"y": f(x)}) for f in (Tanh, Relu))
     values = [
         x,
+        Map(x, tanh),
+        Map(x, relu),
         Relu(x),
         Add(x, Constant(w[0])),
         Add(Constant(w[0]), x),
@@ -242,7 +283,7 @@ def test_values_that_are_computed_otherwise_have_other_fingerprints() -> None:
     found = fingerprints(graph)
     assert len({found[value] for value in values}) == len(values)
     again = Add(x, Constant(w[0].copy()), name="another", sources=("node",))
-    assert fingerprints(Graph((x,), {"y": again}))[again] == found[values[2]]
+    assert fingerprints(Graph((x,), {"y": again}))[again] == found[values[4]]
 
 
 def test_functions_have_the_fingerprints_of_their_regions() -> None:

