@@ -9,7 +9,7 @@ import numpy as np
 from tvm.tirx.script import builder as T
 
 from qcompiler.backends.cpu.kernels.requantize import Requantization, load_vector, requantized
-from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul, Vector
+from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul, TableEnd, Vector
 from qcompiler.graph import Input
 from qcompiler.types import TensorType
 
@@ -159,15 +159,19 @@ def table_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool
     operands = (multiplier, offset, shift, residual, residual_multiplier, table)
 
     def value(acc: Any, buffers: list[Any], index: tuple[Any, ...]) -> Any:
-        m, z, k, r, rm, t = buffers
+        return buffers[5][place(acc, buffers, index)]
+
+    def place(acc: Any, buffers: list[Any], index: tuple[Any, ...]) -> Any:
+        m, z, k, r, rm, _ = buffers
         wide = T.cast(acc, "int64") * T.cast(m[index[-1]], "int64")
         wide = wide + T.cast(r[index], "int64") * T.cast(rm[()], "int64")
         code = T.min(T.max(wide + z[index[-1]] >> k[()], T.int64(-128)), T.int64(127))
-        return t[T.cast(code, "int32") + 128]
+        return T.cast(code, "int32") + 128
 
     total = acc * multiplier + residual.astype(np.int64) * residual_multiplier + offset
     expected = table[np.clip(total >> shift, -128, 127) + 128]
-    return Case(problem, _epilogue(operands, "uint8", value), x, w, bias, operands, expected)
+    epilogue = replace(_epilogue(operands, "uint8", value), table=TableEnd(5, place))
+    return Case(problem, epilogue, x, w, bias, operands, expected)
 
 
 def codes_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool = False) -> Case:
@@ -179,8 +183,10 @@ def codes_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool
     low = int(info.min)
 
     def value(acc: Any, buffers: list[Any], index: tuple[Any, ...]) -> Any:
-        code = T.cast(case.epilogue.value(acc, buffers[:3], index), "int32")
-        return buffers[3][code - low]
+        return buffers[3][place(acc, buffers, index)]
+
+    def place(acc: Any, buffers: list[Any], index: tuple[Any, ...]) -> Any:
+        return T.cast(case.epilogue.value(acc, buffers[:3], index), "int32") - low
 
     plain = _on_vectors(low, int(info.max), case.epilogue.dtype)
 
@@ -188,7 +194,7 @@ def codes_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool
         found = T.reinterpret(f"uint8x{lanes}", plain(sums, buffers[:3], place, lanes))
         return found ^ T.broadcast(T.uint8(-low), lanes)
 
-    epilogue = replace(_epilogue(operands, "int8", value), codes=codes)
+    epilogue = replace(_epilogue(operands, "int8", value), table=TableEnd(3, place, codes))
     expected = table[case.expected.astype(np.int32) - low]
     return replace(case, epilogue=epilogue, operands=operands, expected=expected)
 

@@ -8,9 +8,31 @@ from typing import Any
 Expr = Any
 """A TIR expression; TVM ships no types."""
 
+Scalar = Callable[[Expr, list[Expr], tuple[Expr, ...]], Expr]
+"""An epilogue: from a sum, the operands' buffers and the output index to what is stored."""
+
 Vector = Callable[[Expr, list[Expr], tuple[Expr, ...], int], Expr]
 """An epilogue on vectors: from neighbouring channels' sums, the operands' buffers, the output index
 of the first and their number to what is stored."""
+
+
+@dataclass(frozen=True)
+class TableEnd:
+    """The table that an epilogue ends in.
+
+    Attributes:
+        operand: Which operand is the table, of rank 1.
+        index: The element's int32 place in it, from what gives the value.
+        codes: The uint8 place within 256 entries for a multiple of four channels at once, where
+            that is faster.
+        rows: Which operand says where each channel's table starts, a multiple of 256, where there
+            are several behind one another and ``codes`` is known.
+    """
+
+    operand: int
+    index: Scalar
+    codes: Vector | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -18,9 +40,8 @@ class Epilogue:
     """Elementwise end of a kernel, applied to each int32 accumulator before it is stored.
 
     ``value`` is called inside a vectorised loop over output channels, so it must not bind
-    variables.  Two forms become single instructions: the product of an int32 cast to int64 with
-    another (``vpmuldq``; a multiplier stored as int64 costs a full 64-bit product), and, as the
-    last step, an element of an 8-bit operand of shape [256] (``vpermi2b``).
+    variables.  The product of an int32 cast to int64 with another becomes a single instruction
+    (``vpmuldq``; a multiplier stored as int64 costs a full 64-bit product).
 
     Attributes:
         operands: Shape and dtype of each further buffer argument.
@@ -28,17 +49,14 @@ class Epilogue:
         value: ``value(acc, buffers, index)`` gives the scalar to store at the output index
             (one expression per output axis) from the int32 accumulator, bias included.
         vector: The same for a multiple of four channels at once, where that is faster.
-        codes: Where ``value`` looks up a table, the uint8 index into 256 entries, likewise.
-        rows: Which operand says where each channel's table starts, a multiple of 256, where there
-            are several behind one another and ``codes`` is known.
+        table: Where ``value`` looks an element up as the last step, what is looked up.
     """
 
     operands: tuple[tuple[tuple[int, ...], str], ...]
     dtype: str
-    value: Callable[[Expr, list[Expr], tuple[Expr, ...]], Expr]
+    value: Scalar
     vector: Vector | None = None
-    codes: Vector | None = None
-    rows: int | None = None
+    table: TableEnd | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from qcompiler.backends.tvm.te import Expr, const
 from qcompiler.graph import Constant, Input, Op
 from qcompiler.ops import (
     ConvInteger,
-    Fused,
     MatMulInteger,
     Reciprocal,
     Requantize,
@@ -110,11 +109,9 @@ class RecognizedAttention:
 
 def recognized_attention(found: Skeleton) -> RecognizedAttention | None:
     """The attention that an op is; None if it is none, or its exponentials are not 8-bit."""
-    recognised = attention_of(found.node)
-    if recognised is None:
+    parts, root = attention_of(found.root), found.root
+    if parts is None:
         return None
-    assert isinstance(found.node, Fused)
-    parts, root = recognised
     query, key, value = parts.scores.x, parts.scores.weight, parts.weighted.weight
     mask, table = parts.exponentials.mask, parts.exponentials.values
     layout, inner = _result(root)
@@ -126,11 +123,12 @@ def recognized_attention(found: Skeleton) -> RecognizedAttention | None:
     known = all(isinstance(x, (Input, Constant)) for x in sources)
     if not plain or not known or table.type.dtype != "uint8":
         return None
-    outer: dict[Op, Op] = dict(zip(found.node.region.inputs, found.node.inputs, strict=True))
+    fed: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
+    outer: dict[Op, Op] = {x: fed[leaf] for x, leaf in found.parts.items() if isinstance(x, Input)}
 
     def outside(expression: Pointwise) -> Pointwise:
         leaves = tuple(outer.get(x, x) for x in expression.leaves)
-        return Pointwise(expression.variables, expression.operands, leaves, expression.root)
+        return replace(expression, leaves=leaves)
 
     shape = AttentionShape(
         _layout(query),

@@ -77,12 +77,14 @@ class Pointwise:
         operands: Those that it reads from buffers.
         leaves: What to pass for each operand.
         root: The expression.
+        skeleton: What it was taken from.
     """
 
     variables: tuple[Input, ...]
     operands: tuple[Input, ...]
     leaves: tuple[Op, ...]
     root: Op
+    skeleton: Skeleton
 
     @property
     def types(self) -> tuple[tuple[tuple[int, ...], str], ...]:
@@ -104,7 +106,7 @@ def pointwise(root: Op, variables: tuple[Op, ...]) -> Pointwise:
     inputs = found.graph.inputs
     (result,) = found.graph.outputs.values()
     count = len(variables)
-    return Pointwise(inputs[:count], inputs[count:], found.leaves[count:], result)
+    return Pointwise(inputs[:count], inputs[count:], found.leaves[count:], result, found)
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,13 @@ class Anchored:
         anchor: The only op of the skeleton that is not elementwise.
         operands: The inputs that the elementwise ops read.
         root: The op whose elements are stored.
+        skeleton: What it was found in.
     """
 
     anchor: Op
     operands: tuple[Input, ...]
     root: Op
+    skeleton: Skeleton
 
     def value(self, accumulator: Expr, buffers: Sequence[Any], index: Sequence[Expr]) -> Expr:
         """The element to store, from that of the anchor and the buffers of `operands`."""
@@ -139,4 +143,4 @@ def anchored(found: Skeleton, kinds: tuple[type[Op], ...]) -> Anchored | None:
     if not on_inputs or root.type.shape != anchor.type.shape:
         return None
     read = {x for node in nodes if node is not anchor for x in node.operands}
-    return Anchored(anchor, tuple(x for x in found.graph.inputs if x in read), root)
+    return Anchored(anchor, tuple(x for x in found.graph.inputs if x in read), root, found)

@@ -21,9 +21,9 @@ from qcompiler.ops.arithmetic import (
     Sub,
     scalar,
 )
-from qcompiler.ops.attention import Attention, attention, attention_of, flat
+from qcompiler.ops.attention import Attention, attention, attention_of
 from qcompiler.ops.bits import BitwiseAnd
-from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, inline, skeleton
+from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, flat, inline, skeleton
 from qcompiler.ops.counts import macs
 from qcompiler.ops.elementary import (
     Acos,

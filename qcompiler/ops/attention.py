@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcompiler.graph import Op, fold, rebuilt
-from qcompiler.ops.composite import Fused, inline
+from qcompiler.graph import Op
 from qcompiler.ops.integer import MatMulInteger, ReduceSum
 from qcompiler.ops.requantize import Requantize
 from qcompiler.ops.shape import Transpose
@@ -53,33 +52,15 @@ def attention(average: Op) -> Attention | None:
     return Attention(scores, codes, e, weighted, average)
 
 
-def attention_of(node: Op) -> tuple[Attention, Op] | None:
-    """The attention inside a kernel, and the op that the kernel's result is.
+def attention_of(root: Op) -> Attention | None:
+    """The attention that a kernel computes, requantized and transposed at its end or not.
 
     Args:
-        node: A `Fused` op, whose region may have been fused in turn; anything else has none.
-
-    Returns:
-        Ops over the inputs of `node.region`, with no `Fused` among them, or None.
+        root: The op whose value it is, with no `Fused` behind it (`Skeleton.root`).
     """
-    if not isinstance(node, Fused):
-        return None
-    root = flat(node.root)
     found = root
     while isinstance(found, Transpose) or (
         isinstance(found, Requantize) and len(found.inputs) == 1
     ):
         found = found.operands[0]
-    parts = attention(found)
-    return None if parts is None else (parts, root)
-
-
-def flat(root: Op) -> Op:
-    """The same value without `Fused` ops."""
-
-    def visit(node: Op, operands: list[Op]) -> Op:
-        if isinstance(node, Fused):
-            return flat(inline(node.region, tuple(operands)))
-        return rebuilt(node, operands)
-
-    return fold([root], {}, visit)[root]
+    return attention(found)

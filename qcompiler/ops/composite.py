@@ -7,12 +7,13 @@ a faster kernel, which a generated test holds equal to it, bit for bit.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Input, Op, fold, op
+from qcompiler.graph import Constant, Graph, Input, Op, fold, op, rebuilt
 from qcompiler.types import Quantization, TensorType
 
 
@@ -94,6 +95,17 @@ def inline(region: Graph, operands: tuple[Op, ...]) -> Op:
     return fold([result], env, lambda node, xs: node.with_operands(xs) if xs else node)[result]
 
 
+def flat(root: Op) -> Op:
+    """The same value without `Fused` ops."""
+
+    def visit(node: Op, operands: list[Op]) -> Op:
+        if isinstance(node, Fused):
+            return flat(inline(node.region, tuple(operands)))
+        return rebuilt(node, operands)
+
+    return fold([root], {}, visit)[root]
+
+
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
     """What a kernel depends on: primitives over typed inputs, all numbers taken out.
@@ -101,12 +113,18 @@ class Skeleton:
     Attributes:
         graph: Primitives only; inputs without scales, constants among them.
         leaves: What to feed to each input: operands of the op, and constants of its body.
-        node: The op itself, for kernels that are written for composites.
+        root: What a kernel rule matches: the op over inputs and constants, composites as such, no
+            `Fused` among them.
+        parts: Every op of `root`, and of the bodies of its composites → what computes it in
+            `graph`.
+        node: The op itself.
         key: Equal for ops that can share one kernel (or one ONNX function).
     """
 
     graph: Graph
     leaves: tuple[Op, ...]
+    root: Op
+    parts: Mapping[Op, Op]
     node: Op
 
     @cached_property
@@ -132,6 +150,7 @@ def skeleton(node: Op, operands: tuple[Op, ...] | None = None) -> Skeleton:
             the first inputs.  Whatever else it needs must be an `Input` or a constant.
     """
     leaves: dict[Op, Input] = {}
+    parts: dict[Op, Op] = {}
 
     def leaf(x: Op) -> Input:
         if x not in leaves:
@@ -141,14 +160,28 @@ def skeleton(node: Op, operands: tuple[Op, ...] | None = None) -> Skeleton:
     def expand(x: Op, values: list[Op]) -> Op:
         match x:
             case Constant() | Input():
-                return leaf(x)
+                parts[x] = leaf(x)
             case Composite():
                 inner: dict[Op, Op] = dict(zip(x.operands, values, strict=True))
-                return fold([x.expansion], inner, expand)[x.expansion]
+                parts[x] = fold([x.expansion], inner, expand)[x.expansion]
             case _:
-                return dataclasses.replace(x.with_operands(values), name=None, sources=())
+                parts[x] = dataclasses.replace(x.with_operands(values), name=None, sources=())
+        return parts[x]
 
-    known: dict[Op, Op] = {x: leaf(x) for x in (node.operands if operands is None else operands)}
-    result = fold([node], known, expand)[node]
+    root, inside = (node, operands) if operands is not None else _apart(node)
+    outside = node.operands if operands is None else operands
+    parts.update({x: leaf(fed) for x, fed in zip(inside, outside, strict=True)})
+    result = fold([root], dict(parts), expand)[root]
     graph = Graph(tuple(leaves.values()), {"y": result}, node.kind())
-    return Skeleton(graph, tuple(leaves), node)
+    return Skeleton(graph, tuple(leaves), root, parts, node)
+
+
+def _apart(node: Op) -> tuple[Op, tuple[Op, ...]]:
+    """The op with nothing of the graph behind its operands, and what stands for these there."""
+    if isinstance(node, Fused):
+        return flat(node.root), node.region.inputs
+    inside = tuple(
+        x if isinstance(x, (Input, Constant)) else Input(x.type, name=x.name, sources=())
+        for x in node.operands
+    )
+    return rebuilt(node, inside), inside

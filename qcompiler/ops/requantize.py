@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -52,16 +52,25 @@ class Requantize(Composite):
     high: int | None = None
 
     def body(self) -> Op:
-        bounds = self.quantization.bounds
         terms: list[Op] = [
             Mul(Cast(x, "int64"), Cast(m, "int64"))
             for x, m in zip(self.inputs, self.multipliers, strict=True)
         ]
         total: Op = reduce(Add, terms)
-        total = ShiftRight(Add(total, self.offset), scalar(self.shift, "int64"))
+        total = ShiftRight(Add(total, self.offset), self.amount)
+        return Cast(Clip(total, *self.limits), self.quantization.bounds.dtype)
+
+    @cached_property
+    def amount(self) -> Constant:
+        """`shift` as an operand of the body."""
+        return scalar(self.shift, "int64")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest code of the result."""
+        bounds = self.quantization.bounds
         low = bounds.low if self.low is None else self.low
-        high = bounds.high if self.high is None else self.high
-        return Cast(Clip(total, low, high), bounds.dtype)
+        return low, bounds.high if self.high is None else self.high
 
     def infer(self) -> TensorType:
         self.expect(1 <= self.shift <= 62, "a shift of 1…62", self.shift)
@@ -102,18 +111,23 @@ class Table(Composite):
         dtype, one = values.dtype if q is None else q.bounds.dtype, table_size(x.dtype)
         fits = (values.dtype, values.rank) == (dtype, 1) and values.size % one == 0 < values.size
         self.expect(fits, f"{dtype}[{one}] or a multiple", values)
-        index: Op = Cast(self.x, "int32")
-        if low := int(np.iinfo(x.dtype).min):
-            index = Sub(index, scalar(low, "int32"))
         if self.rows is None:
             self.expect(values.size == one, f"one table of {one}", values)
-            return Lookup(index, self.values)
+            return Lookup(self.index, self.values)
         self.expect(self.rows.type.dtype == "int32", "int32 rows", self.rows.type)
         if isinstance(self.rows, Constant):
             rows, last = self.rows.array, values.size - one
             inside = rows.min(initial=0) >= 0 and rows.max(initial=0) <= last
             self.expect(bool(inside), f"rows within 0…{last}", rows.max(initial=0))
-        return Lookup(Add(index, self.rows), self.values)
+        return Lookup(self.index, self.values)
+
+    @cached_property
+    def index(self) -> Op:
+        """Where in `values` each element is found, int32."""
+        index: Op = Cast(self.x, "int32")
+        if low := int(np.iinfo(self.x.type.dtype).min):
+            index = Sub(index, scalar(low, "int32"))
+        return index if self.rows is None else Add(index, self.rows)
 
 
 def table_size(dtype: str) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 
 import numpy as np
 import pytest
+from simt_graphs import product
 from tvm.target import Target
 
 from qcompiler import import_onnx, quantize
@@ -18,8 +19,9 @@ from qcompiler.backends.target import load_kernels
 from qcompiler.backends.targets import target
 from qcompiler.backends.tvm import lower as lowering
 from qcompiler.backends.tvm.problem import Epilogue
-from qcompiler.graph import Graph
-from qcompiler.passes import LOWERING, PassManager
+from qcompiler.graph import Graph, Op
+from qcompiler.ops import Add, Cast, Clip, Mul, Requantize, ShiftRight
+from qcompiler.passes import LOWERING, Fuse, PassManager
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 SERVED = {
@@ -89,16 +91,16 @@ def network(name: str) -> Graph:
     return PassManager(LOWERING)(quantize(graph, {str(graph.inputs[0].name): samples[:16]}))
 
 
-def lowered(name: str, chosen: str) -> lowering.Program:
+def lowered(graph: Graph, chosen: str) -> lowering.Program:
     found = target(chosen)
     gpu = Target({**found.tvm, "arch": chosen.partition(":")[2]}) if found.architectures else None
     machine = gpu or tvm_target(found)
-    return lowering.lower(network(name), machine, load_kernels(found), lambda function: function)
+    return lowering.lower(graph, machine, load_kernels(found), lambda function: function)
 
 
 @pytest.mark.parametrize(("name", "chosen"), SERVED)
 def test_rules_that_serve(name: str, chosen: str) -> None:
-    program = lowered(name, chosen)
+    program = lowered(network(name), chosen)
     served: dict[str, object] = dict(
         Counter(c.kernel.implementation for c in program.calls if not is_generic(c))
     )
@@ -110,19 +112,40 @@ def is_generic(call: lowering.Call) -> bool:
     return call.kernel.implementation == lowering.GENERIC
 
 
-@pytest.mark.parametrize("name", ENDS)
-def test_ends_of_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[str] = []
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the epilogues end that rules make from now on."""
+    found: list[str] = []
     for module in (product_rule, depthwise_rule, attention_rule):
-        monkeypatch.setattr(module, "Epilogue", spy(module.Epilogue, ends))
-    lowered(name, "cpu:cascadelake")
+        monkeypatch.setattr(module, "Epilogue", spy(module.Epilogue, found))
+    return found
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_ends_of_products(name: str, ends: list[str]) -> None:
+    lowered(network(name), "cpu:cascadelake")
     assert Counter(ends) == ENDS[name]
+
+
+@pytest.mark.parametrize(("end", "way"), [("uint8", "vector"), ("int8", "codes")])
+def test_rules_see_composites_and_not_their_bodies(
+    end: str, way: str, ends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(self: Requantize) -> Op:
+        terms = zip(self.multipliers, self.inputs, strict=True)
+        products = [Mul(Cast(m, "int64"), Cast(x, "int64")) for m, x in terms]
+        total = ShiftRight(reduce(Add, products, self.offset), self.amount)
+        return Cast(Clip(total, *self.limits), self.quantization.bounds.dtype)
+
+    monkeypatch.setattr(Requantize, "body", body)
+    lowered(Fuse()(product((5, 64), 32, end=end)), "cpu:cascadelake")
+    assert ends == [way]
 
 
 def spy(kind: Callable[..., Epilogue], ends: list[str]) -> Callable[..., Epilogue]:
     def made(*fields: object) -> Epilogue:
         found = kind(*fields)
-        ways = {"vector": found.vector, "codes": found.codes}
+        ways = {"vector": found.vector, "codes": found.table and found.table.codes}
         ends.append(next((way for way, form in ways.items() if form is not None), "scalar"))
         return found
 

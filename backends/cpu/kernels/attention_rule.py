@@ -10,7 +10,6 @@ from qcompiler.backends.tvm.problem import Epilogue
 from qcompiler.backends.tvm.recognized import RecognizedAttention, reciprocal, recognized_attention
 from qcompiler.backends.tvm.table import Anchored, Match
 from qcompiler.backends.tvm.te import load
-from qcompiler.graph import Op
 from qcompiler.ops import Skeleton
 
 from .attention import build_attention
@@ -41,11 +40,9 @@ class FusedAttention:
 
 def _scalars(parts: RecognizedAttention) -> Scalars:
     codes, average = parts.codes, parts.average
-    region = Anchored(codes.variables[0], codes.operands, codes.root)
-    fed: dict[Op, Op] = dict(zip(codes.operands, codes.leaves, strict=True))
-    vector = vector_epilogue(region, fed.__getitem__)
+    region = Anchored(codes.variables[0], codes.operands, codes.root, codes.skeleton)
     return Scalars(
-        codes=Epilogue(codes.types, parts.shape.codes_dtype, region.value, vector),
+        codes=Epilogue(codes.types, parts.shape.codes_dtype, region.value, vector_epilogue(region)),
         mask=load,
         reciprocal=reciprocal,
         average=lambda total, factor, buffers, index: average.value(

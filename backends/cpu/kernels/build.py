@@ -75,7 +75,7 @@ def build(
             store_tile(plan, tile, sums, epilogue, operands, out, spare)
 
         if plan.matrix:
-            spare = spare_dtypes(plan, epilogue, operands, out)
+            spare = spare_dtypes(plan, epilogue, operands)
             _on_tiles(plan, source, weight, bias, parallel, spare, end)
         else:
             with either_loop(tile_count(plan), parallel) as index:

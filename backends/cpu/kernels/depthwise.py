@@ -191,12 +191,12 @@ class _End:
 
     def store(self, sums: Expr, row: int, col: Expr) -> None:
         """Finish one pixel's channels."""
-        epilogue, lanes = self.epilogue, self.plan.isa.lanes
+        epilogue, table, lanes = self.epilogue, self.epilogue.table, self.plan.isa.lanes
         pixel = (self.image, self.row + row, col)
         place, span = (*pixel, self.channel), T.Ramp(0, 1, lanes)
-        if self.codes is not None and epilogue.codes is not None:
+        if self.codes is not None and table is not None and table.codes is not None:
             at = T.Ramp((row * self.plan.conv.out_shape[2] + col) * lanes, 1, lanes)
-            value = epilogue.codes(sums[span], self.operands, place, lanes)
+            value = table.codes(sums[span], self.operands, place, lanes)
             T.buffer_store(self.codes, value, [at])
         elif epilogue.vector is not None:
             value = epilogue.vector(sums[span], self.operands, place, lanes)
@@ -225,10 +225,10 @@ class _End:
                 T.buffer_store(self.out, value, place)
 
     def _table(self) -> Expr | None:
-        """The only table of bytes, if codes are looked up and the ISA looks many up at once."""
-        if self.epilogue.codes is None or not looked_up_together(self.plan.isa):
+        """The table of bytes, if the ISA looks many up at once and there are codes on vectors."""
+        table = self.epilogue.table
+        if table is None or table.codes is None or not looked_up_together(self.plan.isa):
             return None
-        types = zip(self.operands, self.epilogue.operands, strict=True)
-        bytes_ = ("uint8", "int8")
-        tables = [x for x, (shape, dtype) in types if shape == (TABLE,) and dtype in bytes_]
-        return tables[0] if len(tables) == 1 else None
+        shape, dtype = self.epilogue.operands[table.operand]
+        one = shape == (TABLE,) and dtype in ("uint8", "int8")
+        return self.operands[table.operand] if one else None

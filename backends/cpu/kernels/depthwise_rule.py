@@ -13,7 +13,7 @@ from qcompiler.ops import Skeleton
 
 from .depthwise import build_depthwise
 from .isa import best_isa
-from .requantize import table_rows, vector_codes, vector_epilogue
+from .requantize import table_end, vector_epilogue
 from .strips import pack_depthwise, strips
 
 
@@ -28,17 +28,17 @@ class Depthwise:
         product = recognized_product(found)
         if product is None or not isinstance(product.problem, Conv2d):
             return None
-        region, leaves = product.region, product.leaves
+        region = product.region
         plan = strips(product.problem, best_isa(target, one_pixel=True))
         if plan is None:
             return None
         types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
-        vector = vector_epilogue(region, leaves.__getitem__)
-        one_table = table_rows(region) is None
-        codes = vector_codes(region, leaves.__getitem__) if one_table else None
-        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, codes)
+        vector, table = vector_epilogue(region), table_end(region)
+        if table is not None and table.rows is not None:
+            table = None  # channels with tables of their own are looked up one by one
+        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, table)
         return Match(
-            (found.key, plan, vector is None, codes is None),
+            (found.key, plan, vector is None, table is None or table.codes is None),
             lambda: build_depthwise(plan, epilogue),
             (
                 product.x,

@@ -31,13 +31,11 @@ class Requantized:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel where the parameters vary along the last axis only, or not at all."""
-        leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
-        (root,) = found.graph.outputs.values()
-        how = requantization(root, leaves.__getitem__)
+        how = requantization(found.root, found.parts)
         isa = best_isa(target)
         if how is None:
             return None
-        shape = root.type.shape
+        shape = found.root.type.shape
         parameters = [m for _, m in how.terms] + [how.offset]
         fits = all(isinstance(x, Input) and x.type.shape == shape for x, _ in how.terms) and all(
             p.type.size == 1 or p.type.size == p.type.shape[-1] == shape[-1] for p in parameters

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from tvm import tirx
-from tvm.ir.expr import TensorLoad
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from qcompiler.backends.tvm.problem import Epilogue, Expr, Vector
+from qcompiler.backends.tvm.problem import Epilogue, Expr, Scalar, TableEnd, Vector
 
 from .isa import Isa
 from .lookup import BYTES
@@ -22,18 +20,16 @@ END_BYTES = 960
 """Of each spare buffer: what TVM keeps on the stack, and a multiple of a permute."""
 
 
-def spare_dtypes(
-    plan: Plan, epilogue: Epilogue, operands: list[Expr], out: Expr
-) -> tuple[str, ...]:
+def spare_dtypes(plan: Plan, epilogue: Epilogue, operands: list[Expr]) -> tuple[str, ...]:
     """Of the buffers that `store_tile` needs: codes, what the table has for them, kinds."""
-    if _final_table(plan, epilogue, operands, out) is None:
+    if _final_table(plan, epilogue, operands) is None:
         return ()
     return "uint8", epilogue.dtype, "uint8"
 
 
 @dataclass(frozen=True)
 class _End:
-    """The epilogue of one tile; `values` gives the element to store from an int32 sum."""
+    """The epilogue of one tile."""
 
     plan: Plan
     tile: Tile
@@ -58,10 +54,12 @@ class _End:
         past = vector * self.plan.sum_lanes
         return T.bind(self.tile.group * self.plan.group_outputs + self.tile.channel + past)
 
-    def value(self, vector: int, pixel: Expr, index: tuple[Expr, ...], lane: Expr) -> Expr:
-        """The element to store at an output index."""
+    def on_element(
+        self, form: Scalar, vector: int, pixel: Expr, place: tuple[Expr, ...], lane: Expr
+    ) -> Expr:
+        """A form of the epilogue, at an output index."""
         total = self.sums[vector][pixel * self.plan.sum_lanes + lane]
-        return self.epilogue.value(total, self.operands, index)
+        return form(total, self.operands, place)
 
     def on_vector(self, form: Vector, vector: int, pixel: Expr, place: tuple[Expr, ...]) -> Expr:
         """A form of the epilogue, of the channels from an output index on."""
@@ -93,11 +91,11 @@ def store_tile(
         spare: Buffers of `END_BYTES` elements of `spare_dtypes`, if not on the stack.
     """
     end = _End(plan, tile, sums, epilogue, operands, out)
-    table = _final_table(plan, epilogue, operands, out)
-    if table is None:
+    table = _final_table(plan, epilogue, operands)
+    if epilogue.table is None or table is None:
         _store_values(end)
     else:
-        _store_found(end, table, spare)
+        _store_found(end, epilogue.table, table, spare)
 
 
 def _store_values(end: _End) -> None:
@@ -111,10 +109,11 @@ def _store_values(end: _End) -> None:
                 continue
             with T.vectorized(end.width) as lane:
                 index = (*place, first + lane)
-                T.buffer_store(end.out, end.value(vector, pixel, index, lane), list(index))
+                value = end.on_element(end.epilogue.value, vector, pixel, index, lane)
+                T.buffer_store(end.out, value, list(index))
 
 
-def _store_found(end: _End, table: Expr, spare: list[Expr] | None) -> None:
+def _store_found(end: _End, looked_up: TableEnd, table: Expr, spare: list[Expr] | None) -> None:
     """What the table has for each value's code: all codes first, then 64 look-ups at once.
 
     Codes that were just stored would stall a load that is wider than their stores.
@@ -136,7 +135,7 @@ def _store_found(end: _End, table: Expr, spare: list[Expr] | None) -> None:
             place = end.place(start + pixel)
             for vector in range(vectors):
                 at = pixel * bytes_ + vector * width
-                _store_codes(end, vector, start + pixel, place, codes, kinds, at)
+                _store_codes(end, looked_up, vector, start + pixel, place, codes, kinds, at)
         isa, dtype = end.plan.isa, end.epilogue.dtype
         with T.serial(size // BYTES) as i:
             span = T.Ramp(i * BYTES, 1, BYTES)
@@ -153,6 +152,7 @@ def _store_found(end: _End, table: Expr, spare: list[Expr] | None) -> None:
 
 def _store_codes(
     end: _End,
+    table: TableEnd,
     vector: int,
     pixel: Expr,
     place: tuple[Expr, ...],
@@ -161,11 +161,11 @@ def _store_codes(
     at: Expr,
 ) -> None:
     """The codes of one pixel, from ``codes[at]`` on, and the kind of table of each channel."""
-    first, rows = end.first_channel(vector), end.epilogue.rows
+    first, rows = end.first_channel(vector), table.rows
     known = kinds is None or rows is not None
-    if end.epilogue.codes is not None and known and end.width % 4 == 0:
+    if table.codes is not None and known and end.width % 4 == 0:
         span = T.Ramp(at, 1, end.width)
-        values = end.on_vector(end.epilogue.codes, vector, pixel, (*place, first))
+        values = end.on_vector(table.codes, vector, pixel, (*place, first))
         T.buffer_store(codes, values, [span])
         if kinds is not None and rows is not None:
             row = load_vector(end.operands[rows], (*place, first), "int32", end.width)
@@ -173,30 +173,24 @@ def _store_codes(
             T.buffer_store(kinds, T.cast(kind, f"uint8x{end.width}"), [span])
         return
     with T.vectorized(end.width) as lane:
-        value = end.value(vector, pixel, (*place, first + lane), lane)
-        T.buffer_store(codes, T.cast(value.indices[0], "uint8"), [at + lane])
+        found = end.on_element(table.index, vector, pixel, (*place, first + lane), lane)
+        T.buffer_store(codes, T.cast(found, "uint8"), [at + lane])
     if kinds is not None:
         with T.vectorized(end.width) as lane:
-            row = end.value(vector, pixel, (*place, first + lane), lane).indices[0] >> _TABLE_BITS
-            T.buffer_store(kinds, T.cast(row, "uint8"), [at + lane])
+            found = end.on_element(table.index, vector, pixel, (*place, first + lane), lane)
+            T.buffer_store(kinds, T.cast(found >> _TABLE_BITS, "uint8"), [at + lane])
 
 
-def _final_table(plan: Plan, epilogue: Epilogue, operands: list[Expr], out: Expr) -> Expr | None:
+def _final_table(plan: Plan, epilogue: Epilogue, operands: list[Expr]) -> Expr | None:
     """The byte table that the values are elements of, if the ISA can look 64 up at once.
 
     Where channels have tables of their own, one behind the other, these are few.
     """
-    if not looked_up_together(plan.isa):
+    if epilogue.table is None or not looked_up_together(plan.isa):
         return None
-    index = tuple(tirx.Var(f"i{axis}", "int32") for axis in range(len(out.shape)))
-    value = epilogue.value(tirx.Var("sum", "int32"), operands, index)
-    if not isinstance(value, TensorLoad):
-        return None
-    for operand, (shape, dtype) in zip(operands, epilogue.operands, strict=True):
-        few = shape in [(_TABLE * i,) for i in range(1, _MOST_TABLES + 1)]
-        if value.source.same_as(operand) and few and dtype in ("uint8", "int8"):
-            return operand
-    return None
+    shape, dtype = epilogue.operands[epilogue.table.operand]
+    few = shape in [(_TABLE * i,) for i in range(1, _MOST_TABLES + 1)]
+    return operands[epilogue.table.operand] if few and dtype in ("uint8", "int8") else None
 
 
 def _looked_up(isa: Isa, table: Expr, codes: Expr, kinds: Expr | None, dtype: str) -> Expr:

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from qcompiler.backends.tvm.table import Match
 from qcompiler.backends.tvm.te import Expr, const, element
 from qcompiler.graph import Constant, Input, Op, toposort
-from qcompiler.ops import Fused, NormalizeInteger, Requantize, Skeleton, flat
+from qcompiler.ops import NormalizeInteger, Requantize, Skeleton
 from qcompiler.types import TensorType
 
 from .normalization import (
@@ -33,9 +33,7 @@ class Normalizations:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel where deviations fit an int32 and need not be rounded."""
-        if not isinstance(found.node, Fused):
-            return None
-        match flat(found.node.root):
+        match found.root:
             case Requantize(
                 (NormalizeInteger() as node,), (Constant() as m,), Constant() as c
             ) as r:
@@ -50,19 +48,17 @@ class Normalizations:
             return None
         if r.shift < _HIGH_HALF or r.type.shape != node.type.shape:
             return None
-        bounds = r.quantization.bounds
         problem = Normalization(
             node.type.shape,
             node.x.type.dtype,
-            bounds.low if r.low is None else r.low,
-            bounds.high if r.high is None else r.high,
-            bounds.dtype,
+            *r.limits,
+            r.type.dtype,
         )
         scalars = [np.asarray(x, np.int64) for x in (r.shift, *node.numbers)]
         return Match(
             problem,
             lambda: build_normalization(problem, lambda *rows: _factors(node, *rows)),
-            (*found.node.inputs, *pack_normalization(problem, *numbers), *scalars),
+            (*found.node.operands, *pack_normalization(problem, *numbers), *scalars),
         )
 
 

@@ -8,17 +8,17 @@ narrowing work on as many lanes as there were accumulators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.ir.prim.expr import Shuffle
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from qcompiler.backends.tvm.problem import Expr, Vector
+from qcompiler.backends.tvm.problem import Expr, TableEnd, Vector
 from qcompiler.backends.tvm.table import Anchored
-from qcompiler.graph import Constant, Input, Op
-from qcompiler.ops import Add, Cast, Clip, Lookup, Mul, ShiftRight, Sub
+from qcompiler.graph import Input, Op
+from qcompiler.ops import Requantize, Table
 
 _HALF = 32
 _SIGN_BIT = -128
@@ -46,64 +46,50 @@ class Requantization:
     dtype: str
 
 
-def requantization(root: Op, leaf: Callable[[Op], Op]) -> Requantization | None:
-    """Recognise the body of a Requantize in a skeleton.
+def requantization(found: Op, parts: Mapping[Op, Op]) -> Requantization | None:
+    """A `Requantize` whose upper halves are enough; None for any other op.
 
     Args:
-        root: The op of the skeleton that may compute it.
-        leaf: From the skeleton's inputs to what is fed to them; the shift must be a constant.
+        found: An op of a skeleton's root.
+        parts: Those of the skeleton.
     """
-    match root:
-        case Cast(
-            Clip(ShiftRight(Add(total, Input() as offset), Input() as shift), low, high), dtype
-        ) if low is not None and high is not None:
-            terms = _terms(total)
-        case _:
-            return None
-    amount = leaf(shift)
-    whole = isinstance(amount, Constant) and amount.array.size == 1
-    if terms is None or not whole or int(amount.array) < _HALF:  # type: ignore[attr-defined]
+    if not isinstance(found, Requantize) or found.shift < _HALF:
         return None
-    return Requantization(terms, offset, shift, int(low), int(high), dtype)
+    offset, shift = parts[found.offset], parts[found.amount]
+    multipliers = [parts[m] for m in found.multipliers]
+    read = all(isinstance(x, Input) for x in (offset, *multipliers))
+    if not read or any(x.type.dtype not in _NARROW for x in found.inputs):
+        return None
+    terms = tuple(zip((parts[x] for x in found.inputs), multipliers, strict=True))
+    return Requantization(terms, offset, shift, *found.limits, found.type.dtype)
 
 
-def _terms(total: Op) -> tuple[tuple[Op, Op], ...] | None:
-    match total:
-        case Add(a, b):
-            left, right = _terms(a), _terms(b)
-            return None if left is None or right is None else (*left, *right)
-        case Mul(Cast(x, "int64"), Cast(Input() as multiplier, "int64")):
-            fits = x.type.dtype in _NARROW and multiplier.type.dtype == "int32"
-            return ((x, multiplier),) if fits else None
-        case _:
-            return None
-
-
-def vector_epilogue(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
+def vector_epilogue(region: Anchored) -> Vector | None:
     """The epilogue of a region on vectors, if it is a requantization and nothing else."""
-    return _on_vectors(region, region.root, leaf)
+    return _on_vectors(region, region.skeleton.root)
 
 
-def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
-    """Where a region looks a requantization up in a table, the uint8 indices on vectors."""
-    match region.root:
-        case Lookup(Add(index, Input()) | index, Input()):
-            pass
-        case _:
-            return None
-    match index:
-        case Cast(code, "int32") if code.type.dtype == "uint8":
-            return _on_vectors(region, code, leaf)
-        case Sub(Cast(code, "int32"), Input() as low):
-            first = leaf(low)
-            signed = code.type.dtype == "int8" and isinstance(first, Constant)
-            if not signed or first.array.size != 1 or int(first.array) != _SIGN_BIT:  # type: ignore[attr-defined]
-                return None
-        case _:
-            return None
-    epilogue = _on_vectors(region, code, leaf)
-    if epilogue is None:
+def table_end(region: Anchored) -> TableEnd | None:
+    """What a region looks up, if it ends in a table."""
+    table, parts = region.skeleton.root, region.skeleton.parts
+    if not isinstance(table, Table) or parts[table.values] not in region.operands:
         return None
+    rows, codes = None, _codes_on_vectors(region, table.x)
+    if table.rows is not None and parts[table.rows] in region.operands:
+        rows = region.operands.index(parts[table.rows])
+    elif table.rows is not None:
+        codes = None
+    index = replace(region, root=parts[table.index]).value
+    return TableEnd(region.operands.index(parts[table.values]), index, codes, rows)
+
+
+def _codes_on_vectors(region: Anchored, code: Op) -> Vector | None:
+    """Places of 8-bit codes in a table that begins with the smallest of them."""
+    epilogue = _on_vectors(region, code)
+    if epilogue is None or code.type.dtype not in ("uint8", "int8"):
+        return None
+    if code.type.dtype == "uint8":
+        return epilogue
 
     def codes(sums: Expr, buffers: list[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
         flipped = epilogue(sums, buffers, place, lanes) ^ T.broadcast(T.int8(_SIGN_BIT), lanes)
@@ -112,17 +98,8 @@ def vector_codes(region: Anchored, leaf: Callable[[Op], Op]) -> Vector | None:
     return codes
 
 
-def table_rows(region: Anchored) -> int | None:
-    """Which operand says where each channel's table starts, where a region ends in several."""
-    match region.root:
-        case Lookup(Add(_, Input() as rows), Input()) if rows in region.operands:
-            return region.operands.index(rows)
-        case _:
-            return None
-
-
-def _on_vectors(region: Anchored, root: Op, leaf: Callable[[Op], Op]) -> Vector | None:
-    how = requantization(root, leaf)
+def _on_vectors(region: Anchored, code: Op) -> Vector | None:
+    how = requantization(code, region.skeleton.parts)
     if how is None:
         return None
     values = [x for x, _ in how.terms]
