@@ -39,6 +39,7 @@ for _sizes in ((2, 4, 5), (2, 4, 3, 5)):
         case("GroupNormalization", f(*_sizes), kf(4), kf(4), num_groups=_groups, since=21)
 case("MeanVarianceNormalization", f(2, 3, 4, 5), axes=[0, 2, 3])
 case("MeanVarianceNormalization", f(2, 3, 4), axes=[1])
+case("MeanVarianceNormalization", 1e-4 * f(2, 3, 4, 5), axes=[0, 2, 3])
 for _axis in (0, -1):
     for _p in (1, 2):
         case("LpNormalization", f(3, 4) * (np.arange(4) > 0), axis=_axis, p=_p)

@@ -110,7 +110,8 @@ def _per_channel(node: Node, y: Op, channels: tuple[int, ...]) -> Op:
 def mean_variance_normalization(node: Node) -> Op:
     """(x − mean) / √(variance + 10⁻⁹) over axes, as ONNX's function body has it."""
     axes = node.integers("axes", (0, 2, 3)) or ()
-    return Normalize(node.x, tuple(sorted(node.axes(axes, node.x.type.rank))), 1e-9)
+    # The operator adds 1e-9 to the deviation, not to the variance.
+    return Normalize(node.x, tuple(sorted(node.axes(axes, node.x.type.rank))), 1e-18)
 
 
 @importer("LpNormalization")
