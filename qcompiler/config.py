@@ -210,6 +210,8 @@ def load_config(path: str | os.PathLike[str]) -> QuantizationConfig:
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise FileError(f"configuration {path}, line {line}: not valid YAML") from None
+    except RecursionError:
+        raise FileError(f"configuration {path}: nested too deeply") from None
     try:
         return config_from(data or {})
     except QcompilerError as error:

@@ -1,5 +1,6 @@
 """Stored samples of one input: read in ascending order, a batch at a time."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ _UNREADABLE = (
     ValueError,
     NotImplementedError,
     RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,  # numpy tokenizes headers that Python 2 may have written
     zipfile.BadZipFile,
     zlib.error,
 )

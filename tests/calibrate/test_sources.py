@@ -291,6 +291,9 @@ def test_damaged_and_foreign_files(tmp_path):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
+    np.save(tmp_path / "torn.npy", X)
+    torn = (tmp_path / "torn.npy").read_bytes()
+    (tmp_path / "torn.npy").write_bytes(torn[:22] + b" " * 106 + torn[128:])  # a dict never closed
     np.save(tmp_path / "short.npy", X)
     (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-8])
     messages = {
@@ -298,6 +301,7 @@ def test_damaged_and_foreign_files(tmp_path):
         "empty.npz": "no npz archive",
         "cut.npz": "no npz archive",
         "pickle.npy": "cannot read .*pickle.npy .*expected arrays stored with numpy.save",
+        "torn.npy": "cannot read .*torn.npy .*expected arrays stored with numpy.save",
         "rows.csv": "unknown kind: expected .npz, .npy, a folder of images or script.py:function",
         "absent.npz": "no calibration data at",
     }

@@ -170,6 +170,8 @@ def test_options_that_do_not_fit(refused, tiny, arguments, words):
 
 def test_configuration_that_does_not_exist(refused, tiny):
     refused(3, tiny(), "--config", "gone.yaml", words=("gone.yaml", "No such file"))
+    Path("deep.yaml").write_text(f"method: {'[' * 5000}")
+    refused(3, tiny(), "--config", "deep.yaml", words=("deep.yaml", "nested too deeply"))
 
 
 def test_every_kind_of_error_has_an_exit_code_of_its_own():
