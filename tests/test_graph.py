@@ -238,3 +238,9 @@ def test_evaluation_returns_every_output_also_the_same_value_twice() -> None:
     assert {name: v.tolist() for name, v in found.items()} == {
         "y": [0, 2], "again": [0, 2], "x": [-1, 2], "z": [0, 2], "c": 3,
     }  # fmt: skip
+
+
+def test_a_number_of_numpy_is_an_array_too():
+    held = Constant(np.int64(33)).array
+    assert type(held) is np.ndarray
+    assert (held.shape, held.item()) == ((), 33)

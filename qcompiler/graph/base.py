@@ -192,10 +192,9 @@ class Constant(Op):
     tensor_type: TensorType | None = None
 
     def __post_init__(self) -> None:
-        if self.array.flags.writeable:
-            view = self.array.view()
-            view.setflags(write=False)
-            object.__setattr__(self, "array", view)
+        view = np.asarray(self.array).view()  # of rank 0, numpy's functions give no arrays
+        view.setflags(write=False)
+        object.__setattr__(self, "array", view)
         super().__post_init__()
 
     def infer(self) -> TensorType:
