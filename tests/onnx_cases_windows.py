@@ -107,11 +107,15 @@ def windows() -> Iterator[None]:
 
 assert len(list(windows())) == 48
 case("Conv", f(1, 3, 5, 5), f(2, 3, 3, 3))  # the weight's own size, and a computed weight
-for _name in ("AveragePool", "MaxPool"):  # EfficientNet: windows far larger than what they read
-    case(
-        _name, f(1, 3, 7, 5), since=10, kernel_shape=[1280, 1280], strides=[1280, 1280], ceil_mode=1
-    )
-    case(_name, f(1, 3, 7), since=10, kernel_shape=[9], pads=[2, 1])
+# EfficientNet: windows far larger than what they read
+for _name, _flags in (
+    ("AveragePool", {}),
+    ("AveragePool", {"count_include_pad": 1}),
+    ("MaxPool", {}),
+):
+    _wide: dict[str, Any] = {"kernel_shape": [1280] * 2, "strides": [1280] * 2, "ceil_mode": 1}
+    case(_name, f(1, 3, 7, 5), since=10, **_wide, **_flags)
+    case(_name, f(1, 3, 7), since=10, kernel_shape=[9], pads=[2, 1], **_flags)
 case("MaxPool", f(1, 2, 8), since=10, kernel_shape=[2], dilations=[2], strides=[3], ceil_mode=1)
 case("AveragePool", f(1, 3, 5, 4), kernel_shape=[5, 4])
 case("AveragePool", f(1, 3, 6), kernel_shape=[3], dilations=[2], since=19)

@@ -71,7 +71,7 @@ def average_pool(node: Node) -> Op:
         return ReduceMean(x, tuple(range(2, x.type.rank)))
     if node.integer("count_include_pad"):
         counted, uncounted = _counted(node, axes)
-        return _separably(padded(x, counted), uncounted, AveragePool)
+        x, axes = padded(x, counted), uncounted
     return _separably(x, _inside(axes, x), AveragePool)
 
 
