@@ -163,7 +163,7 @@ def test_no_compiler_is_said_before_calibration(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(toolkit.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(nvrtc, "find", lambda: None)
-    monkeypatch.setattr(module, "c_compiler", lambda architecture: "cc")
+    monkeypatch.setattr(module.host, "c_compiler", lambda architecture: "cc")
     with pytest.raises(
         TargetError, match=r"no CUDA compiler: install .*nvidia-cuda-nvrtc"
     ) as error:
