@@ -51,6 +51,8 @@ def build(architecture: Architecture) -> nn.Module:
         config = cls.config_class(**{k: _nested(v) for k, v in architecture.config.items()})
         # The fused kernel exports with NaN guards; see models/architectures.py.
         config._attn_implementation = "eager"
+        if cls._can_set_experts_implementation():
+            config._experts_implementation = "batched_mm"  # of no operator of torch's own
         config.use_cache = False
         module = cls(config)
     ones = {k: torch.ones(tuple(shape)) for k, shape in architecture.fixed_ones.items()}
