@@ -117,7 +117,7 @@ def _node(rng: Rng, model: onnx.ModelProto) -> None:
             del node.input[int(rng.integers(len(node.input)))]
         case 4:
             node.input.extend([one(rng, names)] * int(rng.integers(1, 5)))
-        case 5:
+        case 5 if node.output:
             node.output[0] = one(rng, names)
         case 6:
             del node.output[:]

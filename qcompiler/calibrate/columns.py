@@ -187,7 +187,9 @@ def file_column(path: Path, header: Header, wanted: Input, origin: str) -> Colum
     try:
         # Its samples are interleaved, so that there is no reading it one by one.
         with _stream(path, header.member) as stream:
-            array = np.lib.format.read_array(stream, allow_pickle=False)
+            _read_header(stream, header.member)
+            array = np.frombuffer(stream.read(), header.dtype)  # of what is there, not of a claim
+        array = array.reshape(header.shape, order="F")
     except _UNREADABLE as error:
         raise FileError(f"{origin} is damaged ({error}): store it again") from error
     return ArrayColumn(array.reshape(shape), wanted, origin)

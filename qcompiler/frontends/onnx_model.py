@@ -23,6 +23,7 @@ from qcompiler.types import DTYPES, FLOAT, FLOATS
 # onnx_ir logs what it tolerates in a damaged model; the import refuses it in one line instead.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
+_LONGEST_WORD = 300  # of messages, which hold whatever a file calls its parts
 _NAMES = {ir.DataType.FLOAT: FLOAT, ir.DataType.DOUBLE: "float64"}
 """Where ONNX and numpy call an element type differently."""
 
@@ -259,5 +260,6 @@ def one_line(error: BaseException, limit: int = 200) -> str:
 
 
 def printable(text: str) -> str:
-    """The text in one line, without what a terminal would not show."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    """The text in one line, without what a terminal would not show; words of hundreds are cut."""
+    words = (w if len(w) <= _LONGEST_WORD else f"{w[:_LONGEST_WORD]}…" for w in text.split())
+    return "".join(c if c.isprintable() else "?" for c in " ".join(words))

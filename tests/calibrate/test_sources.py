@@ -310,6 +310,12 @@ def test_damaged_and_foreign_files(tmp_path):
             samples(tmp_path / name, ONE)
     with pytest.raises(FileError, match="ends before its last sample"):
         list(samples(tmp_path / "short.npy", {"image": ("float32", (1, 3))}))
+    np.save(tmp_path / "claim.npy", np.asfortranarray(np.ones((3, 3), np.float32)))
+    claim = (tmp_path / "claim.npy").read_bytes()
+    claim = claim.replace(b"(3, 3), }" + b" " * 12, b"(3000000000000, 3), }")
+    (tmp_path / "claim.npy").write_bytes(claim)
+    with pytest.raises(FileError, match=r"claim.npy is damaged"):
+        list(samples(tmp_path / "claim.npy", {"image": ("float32", (1, 3))}))
     flipped = bytearray(whole)
     flipped[2000] ^= 255
     (tmp_path / "flipped.npz").write_bytes(flipped)

@@ -187,3 +187,9 @@ def test_models_without_standard_operators(
     refused(
         error, helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 3)]), words
     )
+
+
+def test_names_without_end_are_cut() -> None:
+    b = Builder()
+    b.node("Frob", b.input("x", [2]), outputs=("y",), name="n" * 100_000)
+    refused(UnsupportedError, b.model("y"), "Frob", "nnn…")
