@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # teaches numpy the name bfloat16
 import numpy as np
 from numpy.typing import NDArray
 

@@ -65,7 +65,8 @@ def max_pool(node: Node) -> Op | tuple[Op, ...]:
 @importer("AveragePool")
 def average_pool(node: Node) -> Op:
     """The mean of each window, with or without the padding."""
-    x, axes = node.x, _windows(node)
+    x = node.x
+    axes: Axes = _windows(node)
     sizes = x.type.shape[2:]
     if all((a.kernel, a.before, a.after) == (d, 0, 0) for a, d in zip(axes, sizes, strict=True)):
         return ReduceMean(x, tuple(range(2, x.type.rank)))
