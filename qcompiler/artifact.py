@@ -145,6 +145,8 @@ class Metadata:
             raise ValueError("no mapping")
         if (found := fields.pop("format", None)) != FORMAT:
             raise ValueError(f"format {found}")
+        if any(isinstance(fields[key], dict) for key in ("inputs", "outputs", "calls")):
+            raise TypeError("a mapping for a list")
         for key in ("inputs", "outputs"):
             fields[key] = tuple(_value(v) for v in fields[key])
         for key in ("features", "calls", "gpus"):
@@ -155,6 +157,8 @@ class Metadata:
         found = cls(**fields)
         if misfit := _misfit(found, cls, "metadata"):
             raise ValueError(f"{misfit} is of another type")
+        if not found.outputs:
+            raise ValueError("no outputs")
         if any(i >= len(found.kernels) for i in found.calls):
             raise ValueError("an unknown kernel")
         return found

@@ -71,6 +71,8 @@ case("SpaceToDepth", f(2, 3, 4, 6), blocksize=2)
 # Parts
 case("Concat", f(2, 3), kf(2, 1), f(2, 2), axis=1)
 case("Concat", f(2, 3), f(1, 3), axis=-2, since=11)
+_many = [f(1, 2) for _ in range(600)]
+case("Concat", *_many, axis=0, since=28)
 case("Split", f(6, 2), axis=0, outputs=3, until=17)
 case("Split", f(2, 6), axis=1, split=[1, 2, 3], outputs=3, until=12)
 case("Split", f(2, 6), k(4, 2), axis=-1, outputs=2, since=13)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -261,6 +262,25 @@ def test_another_format_is_refused(saved: Path, model: CompiledModel, tmp_path: 
     fields = {f.name: getattr(model.metadata, f.name) for f in dataclasses.fields(Metadata)}
     seal(path, Newer(**fields))
     with pytest.raises(FileError, match="another version of qcompiler"):
+        load(path)
+
+
+@pytest.mark.parametrize("outputs", ["{}", "[]", "null"])
+def test_a_library_without_outputs_is_refused(
+    saved: Path, model: CompiledModel, tmp_path: Path, outputs: str
+) -> None:
+    """Its `qc_run` would write to what nobody gave it."""
+
+    class Silent(Metadata):
+        def to_json(self) -> str:
+            fields = json.loads(super().to_json())
+            return json.dumps({**fields, "outputs": json.loads(outputs)})
+
+    path = tmp_path / "silent.so"
+    path.write_bytes(saved.read_bytes())
+    fields = {f.name: getattr(model.metadata, f.name) for f in dataclasses.fields(Metadata)}
+    seal(path, Silent(**fields))
+    with pytest.raises(FileError):
         load(path)
 
 

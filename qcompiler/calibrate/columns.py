@@ -203,6 +203,8 @@ def _read_header(stream: IO[bytes], member: str | None) -> Header:
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"unknown npy version {version}")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"sizes {shape}")
     return Header(member, dtype, shape, fortran)
 
 

@@ -10,6 +10,7 @@ from qcompiler.graph import Constant, Op
 from qcompiler.ops import Concat, Pad, Slice
 
 _LARGEST_PAD = 1 << 31
+_TOGETHER = 256  # operands of one Concat
 
 
 def sliced(x: Op, ranges: dict[int, tuple[int, int, int]]) -> Op:
@@ -27,6 +28,9 @@ def concat(node: Node) -> Op:
     inputs = tuple(node.operand(i) for i in range(len(node.inputs)))
     whole = Concat(inputs, node.axis(node.integer("axis"), node.x.type.rank))
     parts = tuple(x for x in inputs if x.type.size)
+    while len(parts) > _TOGETHER:  # one kernel of thousands is too deep for TVM
+        groups = (parts[i : i + _TOGETHER] for i in range(0, len(parts), _TOGETHER))
+        parts = tuple(Concat(g, whole.axis) if len(g) > 1 else g[0] for g in groups)
     if len(parts) == 1:
         return parts[0]
     return Concat(parts, whole.axis) if parts else whole

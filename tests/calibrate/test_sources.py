@@ -316,6 +316,9 @@ def test_damaged_and_foreign_files(tmp_path):
     (tmp_path / "claim.npy").write_bytes(claim)
     with pytest.raises(FileError, match=r"claim.npy is damaged"):
         list(samples(tmp_path / "claim.npy", {"image": ("float32", (1, 3))}))
+    (tmp_path / "negative.npy").write_bytes(claim.replace(b"(3000000000000,", b"(-300000000000,"))
+    with pytest.raises(FileError, match=r"cannot read .*negative.npy"):
+        samples(tmp_path / "negative.npy", {"image": ("float32", (1, 3))})
     flipped = bytearray(whole)
     flipped[2000] ^= 255
     (tmp_path / "flipped.npz").write_bytes(flipped)
