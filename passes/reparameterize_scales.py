@@ -87,9 +87,11 @@ class ReparameterizeScales(CalibratedPass):
         span = high - low
         if not (span > 0).any():
             return None
-        scales = np.where(span > 0, span, span[span > 0].mean()) / (bounds.high - bounds.low)
+        steps = bounds.high - bounds.low
+        scales = np.where(span > 0, span, span[span > 0].mean()) / steps
         zero_points = round_half_up(-low / scales)
-        scale, zero_point = scales.mean(), int(round_half_up(zero_points.mean()))
+        # Channels far from zero drag the mean out of the codes, which then would have to reach it.
+        scale, zero_point = scales.mean(), round_half_up(zero_points.mean().clip(0, steps))
         factors, terms = scales / scale, scale * (zero_points - zero_point)
         if np.abs(factors - 1).max() <= self.tolerance and np.abs(terms).max() <= 1.5 * scale:
             return None

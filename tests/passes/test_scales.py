@@ -143,6 +143,19 @@ def test_channels_that_are_alike_stay():
     assert ReparameterizeScales(same)(graph) is graph
 
 
+def test_channels_far_from_zero_do_not_widen_the_codes():
+    """Their zero points lie outside the codes; that of all must not, since codes reach zero."""
+    rng = np.random.default_rng(0)
+    graph, _ = normalized(rng)
+    feeds = {"x": rng.normal(size=(64, 12)).astype(FLOAT)}
+    x = value_of(graph, "ln", feeds).astype(np.float64)
+    low, high = x.min(0), x.max(0)
+    low[:6] = high[:6] - (high - low)[:6] / 100  # as if they had always been near their largest
+    moved = ReparameterizeScales(FixedRanges({}, {"ln": (low, high)}))(graph)
+    reached = value_of(moved, "ln", feeds)[x.argmax(0), np.arange(12)]
+    assert np.abs(reached).max() <= 1.01 * 255 * ((high - low) / 255).mean()
+
+
 def test_a_constant_channel_is_harmless():
     rng = np.random.default_rng(0)
     graph, _ = normalized(rng)
