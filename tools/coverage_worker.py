@@ -170,18 +170,19 @@ def run(connection: Connection, name: str, cache: Path, library: bool, limit: in
     """
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     (architecture,) = [a for a in architectures() if a.name == name]
+    path = cache / architecture.file
     result = Result(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            measure(architecture, cache / architecture.file, library, result)
+            measure(architecture, path, library, result)
     except Exception as raised:  # what escapes is what the table is about
         error: BaseException = raised
         result.refused = isinstance(error, QcompilerError)
         while result.stage == "export" and error.__cause__ is not None:
             error = error.__cause__  # torch wraps what happened in advice
         text = str(error) if result.refused else f"{type(error).__name__}: {error}"
-        result.reason = " ".join(text.split())
+        result.reason = " ".join(text.removeprefix(f"{path}: ").split())
         if not result.refused:
             result.reason += f" [{_where(error)}]"
     connection.send(asdict(result))
