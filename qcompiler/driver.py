@@ -69,6 +69,20 @@ class Options:
     tune: int = 0
     progress: bool = False
 
+    def imported(self, model: Any, example_inputs: Any = None) -> Graph:
+        """A model with the shapes and values of inputs that these options say.
+
+        Args:
+            model: What `qcompiler.frontends.import_model` takes.
+            example_inputs: Likewise.
+        """
+        return import_model(
+            model,
+            example_inputs,
+            input_shapes=self.input_shapes,
+            input_values=self.input_values,
+        )
+
     def calibration(self, graph: Graph, source: Any = None) -> Calibration:
         """The samples of a graph as these options say, to quantize with several configurations.
 
@@ -176,8 +190,7 @@ def compile_model(
     machine = find_target(target)
     builder = load_builder(machine)
     builder.check(machine, tune=chosen.tune > 0)  # before minutes of calibration
-    shapes, values = chosen.input_shapes, chosen.input_values
-    held = [import_model(model, example_inputs, input_shapes=shapes, input_values=values)]
+    held = [chosen.imported(model, example_inputs)]
     source = digest(model if isinstance(model, (str, os.PathLike, bytes)) else held[0])
     before = constant_bytes(held[0])
     lap("import")

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from qcompiler.graph import Graph, Input, Op, fold
+from qcompiler.types import raw
 
 _known: WeakKeyDictionary[Op, bytes] = WeakKeyDictionary()
 
@@ -57,7 +58,7 @@ def _parts(value: Any, operands: Iterator[bytes]) -> Iterator[bytes | memoryview
             yield from (found[x] for x in (*value.inputs, *value.outputs.values()))
         case np.ndarray():
             yield f"{value.dtype}{value.shape}".encode()
-            yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+            yield raw(value)
         case tuple():
             yield f"({len(value)}".encode()
             for item in value:

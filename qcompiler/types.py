@@ -210,6 +210,11 @@ class TensorType:
         return f"{self.dtype}[{'x'.join(map(str, self.shape))}]{self.quantization or ''}"
 
 
+def raw(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order; its own where it lies so."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def broadcast(*types: TensorType) -> tuple[int, ...]:
     """The shape that numpy's broadcasting gives.
 

@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from qcompiler import host
 from qcompiler.artifact import FORMAT, CompiledModel, Metadata, load, read_metadata, seal
 from qcompiler.backends.cpu import machine
 from qcompiler.backends.cpu.build import build
 from qcompiler.backends.targets import target
-from qcompiler.backends.tvm import host
 from qcompiler.errors import FileError, OutputError, TargetError, UsageError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate

@@ -21,7 +21,7 @@ MAPPING = {"qcompiler": "qcompiler", "passes": "qcompiler.passes", "backends": "
 
 LAYERS = (
     ("errors",),
-    ("files", "types"),
+    ("files", "host", "types"),
     ("fixed_point", "graph"),
     ("interpret", "ops"),
     ("artifact", "fingerprint", "invariants"),

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qcompiler import host
 from qcompiler.backends.cpu import machine
 from qcompiler.backends.cpu.kernels.isa import best_isa
 from qcompiler.backends.targets import TARGETS, target
-from qcompiler.backends.tvm import host
 
 HERE = Path(__file__).resolve().parent
 OURS = "cpu"

@@ -17,9 +17,9 @@ from qcompiler.backends.cpu.schedule import schedule
 from qcompiler.backends.cpu.tuning import check_tunable, tuned
 from qcompiler.backends.target import Target, load_kernels
 from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
-from qcompiler.backends.tvm.host import c_compiler
 from qcompiler.backends.tvm.lower import Program, lower
 from qcompiler.graph import Graph
+from qcompiler.host import c_compiler
 
 
 def check(target: Target, *, tune: bool = False) -> None:

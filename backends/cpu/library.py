@@ -11,9 +11,9 @@ from tvm.target import Target
 
 from qcompiler.backends.cpu import machine
 from qcompiler.backends.cpu.program import CONSTANTS, PIPELINE, Main, plain
-from qcompiler.backends.tvm.host import c_compiler
 from qcompiler.backends.tvm.lower import Program
 from qcompiler.errors import TargetError
+from qcompiler.host import c_compiler
 
 LIBRARY = "model.so"
 

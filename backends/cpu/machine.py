@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.backends.target import Target
-from qcompiler.backends.tvm.host import architecture
+from qcompiler.host import architecture
 
 if TYPE_CHECKING:
     from tvm.target import Target as TvmTarget

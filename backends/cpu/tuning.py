@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tvm.target import Target as TvmTarget
 
+from qcompiler import host
 from qcompiler.backends.cpu import machine
 from qcompiler.backends.cpu.kernels import Cut, Isa, build, cuts, pack
 from qcompiler.backends.cpu.kernels.product_rule import Products
@@ -23,7 +24,6 @@ from qcompiler.backends.cpu.library import LIBRARY, write_library
 from qcompiler.backends.cpu.program import main
 from qcompiler.backends.cpu.run import Library
 from qcompiler.backends.cpu.tuning_cache import TuningCache, default_path
-from qcompiler.backends.tvm import host
 from qcompiler.backends.tvm.lower import Call, Kernel, Program
 from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul
 from qcompiler.errors import TargetError

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tvm.target import Target as TvmTarget
 
+from qcompiler import host
 from qcompiler.artifact import CompiledModel, Metadata, seal
 from qcompiler.backends.cuda import installed
 from qcompiler.backends.cuda.compiler import Code, Compiler
@@ -21,7 +22,6 @@ from qcompiler.backends.cuda.schedule import schedule
 from qcompiler.backends.cuda.targets import DEFAULT
 from qcompiler.backends.cuda.toolkit import find_compiler
 from qcompiler.backends.target import Target, load_kernels
-from qcompiler.backends.tvm import host
 from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
 from qcompiler.backends.tvm.lower import Kernel, Program, lower
 from qcompiler.backends.tvm.memory import Constants

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qcompiler import host
 from qcompiler.artifact import host_array
 from qcompiler.backends.cuda.dlpack import DeviceArray, Result, on_gpu
-from qcompiler.backends.tvm import host
 from qcompiler.errors import FileError, TargetError, UsageError
 from qcompiler.files import fresh_link
 

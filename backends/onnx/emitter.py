@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from qcompiler.graph import Constant, Graph, Op, fold
 from qcompiler.ops import Composite, Fused, Map, skeleton
+from qcompiler.types import raw
 
 OPSET = 21
 """16-bit and 4-bit QuantizeLinear need it; ONNX Runtime has it since 1.20."""
@@ -211,8 +212,7 @@ def _function(graph: Graph) -> ir.Function:
 
 
 def _content(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return str(array.dtype), array.shape, hashlib.sha256(elements.data).digest()
+    return str(array.dtype), array.shape, hashlib.sha256(raw(array)).digest()
 
 
 def _trimmed(inputs: Sequence[ir.Value | None]) -> list[ir.Value | None]:

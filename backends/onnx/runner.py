@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import onnx
 
 from qcompiler.backends.onnx.bfloat16 import widened
 from qcompiler.errors import ModelError
+from qcompiler.host import cores
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -36,7 +36,7 @@ def runner(
     import onnxruntime  # takes longer than all of qcompiler, of which most runs no model
 
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads or _cores()
+    settings.intra_op_num_threads = threads or cores()
     settings.log_severity_level = 3
     # Between two runs numpy looks at the values; threads that wait busily would be in its way.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -66,13 +66,6 @@ def runner(
             ) from error
 
     return run
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _line(error: Exception) -> str:

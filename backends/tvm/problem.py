@@ -5,6 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from qcompiler.errors import ShapeError
+
+MOST_ELEMENTS = 2**31 - 1
+
 Expr = Any
 """A TIR expression; TVM ships no types."""
 
@@ -126,7 +130,17 @@ class Matmul:
 
 
 def as_conv2d(problem: Conv2d | Matmul) -> Conv2d:
-    """The convolution that does the same on flat memory: products become one row of pixels."""
+    """The convolution that does the same on flat memory: products become one row of pixels.
+
+    Raises:
+        ShapeError: a tensor has more elements than the int32 indices of kernels reach.
+    """
+    for shape in (problem.x_shape, problem.out_shape):
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise ShapeError(
+                f"a tensor {list(shape)} of {math.prod(shape)} elements, but kernels index at most "
+                f"{MOST_ELEMENTS}: choose a smaller batch"
+            )
     if isinstance(problem, Conv2d) and not problem.pointwise:
         return problem
     *pixels, depth = problem.x_shape

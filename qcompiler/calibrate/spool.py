@@ -11,6 +11,7 @@ import numpy as np
 
 from qcompiler.calibrate.feeds import Feed
 from qcompiler.errors import CalibrationError, OutputError
+from qcompiler.types import raw
 
 
 class Spool:
@@ -70,7 +71,7 @@ class Spool:
                 weakref.finalize(self, self._file.close)
             self._file.seek(self._stored * _size(feed))
             for array in feed.values():
-                self._file.write(_bytes(np.ascontiguousarray(array)))
+                self._file.write(raw(array))
         except OSError as error:
             raise OutputError(
                 f"cannot keep the samples of an iterator in {tempfile.gettempdir()} "
@@ -83,7 +84,7 @@ class Spool:
         self._file.seek(number * _size(self._first))
         feed = {name: np.empty_like(array, order="C") for name, array in self._first.items()}
         for array in feed.values():
-            self._file.readinto(_bytes(array))  # type: ignore[attr-defined]  # a BufferedRandom
+            self._file.readinto(raw(array))  # type: ignore[attr-defined]  # a BufferedRandom
         return feed
 
 
@@ -93,7 +94,3 @@ def _layout(feed: Feed) -> str:
 
 def _size(feed: Feed) -> int:
     return sum(array.nbytes for array in feed.values())
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data

@@ -188,14 +188,12 @@ def _compared(
     from qcompiler.calibrate import samples
     from qcompiler.compare import compare, compare_library, stages
     from qcompiler.driver import digest
-    from qcompiler.frontends import import_model
     from qcompiler.report.observe import ObserveOptions
 
     compiled = None if library is None else load(library, options.threads)
     if compiled is not None and compiled.metadata.source_sha256 != digest(model):
         warnings.warn(f"{library}: compiled from another file than {model}", stacklevel=1)
-    shapes, values = options.input_shapes, options.input_values
-    graph = import_model(model, input_shapes=shapes, input_values=values)
+    graph = options.imported(model)
     inputs = {str(x.name): (x.type.dtype, x.type.shape) for x in graph.inputs}
     feeds = samples(data, inputs, options=used)
     looking = ObserveOptions(threads=options.threads, progress=options.progress)

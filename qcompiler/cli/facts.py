@@ -14,6 +14,7 @@ from qcompiler.errors import QcompilerError
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
+    from numpy.typing import ArrayLike
 
     from qcompiler.artifact import KernelInfo, Value
     from qcompiler.graph import Graph
@@ -109,7 +110,11 @@ def _typed(name: str, type: TensorType, meaning: Quantization | None) -> dict[st
     }
 
 
-def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Any]:
+def model_facts(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]] | None,
+    values: Mapping[str, ArrayLike] | None,
+) -> dict[str, Any]:
     """What a model holds, as ONNX, and what would become of it.
 
     `problem` is what a compilation would refuse it for, or None; `macs` and `stays_float` are None
@@ -149,7 +154,7 @@ def model_facts(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> dict[
         ),
     }
     try:
-        real = import_onnx(model, input_shapes=shapes)
+        real = import_onnx(model, input_shapes=shapes, input_values=values)
         found = {
             "macs": sum(macs(node) for node in real.ops),
             "stays_float": _stays_float(real),

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from qcompiler.cli.arguments import input_shapes
+from qcompiler.cli import options as cli
+from qcompiler.cli.arguments import input_shapes, input_values
 from qcompiler.cli.boundary import guarded
 from qcompiler.cli.facts import graph_facts, is_library, kernel_line, library_facts, model_facts
 from qcompiler.errors import FileError
@@ -23,14 +24,8 @@ def inspect_command(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")] = False,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:1x3x32x32",
-            show_default=False,
-            help="Shape of an input whose dimensions are open (repeatable).",
-        ),
-    ] = None,
+    input_shape: cli.InputShapes = None,
+    input_value: cli.InputValues = None,
     verbose: Annotated[
         int,
         typer.Option(
@@ -51,7 +46,8 @@ def inspect_command(
     elif is_saved(file):
         facts = graph_facts(file)
     else:
-        facts = model_facts(file, input_shapes(input_shape or []))
+        shapes, values = input_shapes(input_shape or []), input_values(input_value or [])
+        facts = model_facts(file, shapes, values)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

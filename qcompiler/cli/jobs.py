@@ -83,10 +83,7 @@ class Job:
         return PassManager(steps, self.options.instruments)(self._quantized(graph, own))
 
     def _imported(self) -> Graph:
-        from qcompiler.frontends import import_model
-
-        shapes, values = self.options.input_shapes, self.options.input_values
-        return import_model(self.model, input_shapes=shapes, input_values=values)
+        return self.options.imported(self.model)
 
     def _quantized(self, graph: Graph, passes: tuple[Pass, ...]) -> Graph:
         from qcompiler.driver import quantize

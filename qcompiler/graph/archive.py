@@ -35,7 +35,7 @@ import numpy as np
 from qcompiler.errors import FileError, QcompilerError, UsageError
 from qcompiler.files import atomic_path
 from qcompiler.graph.base import Op
-from qcompiler.types import TensorType
+from qcompiler.types import TensorType, raw
 
 if TYPE_CHECKING:
     from qcompiler.graph.graph import Graph
@@ -55,7 +55,7 @@ def write(graph: Graph, path: AnyPath, note: str = "") -> None:
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
         file.writestr(zipfile.ZipInfo(TEXT), "".join(f"{line}\n" for line in writer.lines))
         for name, array in writer.arrays.items():
-            file.writestr(zipfile.ZipInfo(name), _bytes(array))
+            file.writestr(zipfile.ZipInfo(name), raw(array))
 
 
 def read(path: AnyPath, graph_class: type[Graph]) -> Graph:
@@ -146,7 +146,7 @@ class _Writer:
         if isinstance(value, tuple):
             return [self._encoded(x) for x in value]
         if isinstance(value, np.ndarray):
-            name = ARRAYS + hashlib.sha256(_bytes(value)).hexdigest()
+            name = ARRAYS + hashlib.sha256(raw(value)).hexdigest()
             self.arrays[name] = value
             return {"dtype": str(value.dtype), "shape": list(value.shape), "member": name}
         if isinstance(value, (int, np.integer)):
@@ -243,10 +243,6 @@ def _hints(kind: type) -> dict[str, Any]:
 def _subclasses(kind: type[Op]) -> list[type[Op]]:
     below = kind.__subclasses__()
     return [*below, *(x for sub in below for x in _subclasses(sub))]
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _member(file: zipfile.ZipFile, name: str) -> bytes:

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
+from qcompiler import host
 from qcompiler.artifact import CompiledModel, load, read_metadata
 from qcompiler.backends.cpu.build import build
 from qcompiler.backends.cpu.program import RUNTIME
 from qcompiler.backends.targets import target
-from qcompiler.backends.tvm import host
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.interpret import evaluate
 from qcompiler.ops import ConvInteger, MaxPool, Requantize, Window

@@ -53,6 +53,10 @@ def test_open_dimensions(qcompile, tiny):
     assert facts(qcompile, model, "--input-shape", "x:2x4")["macs"] == 24
 
 
+def test_inputs_that_are_constants(qcompile, tiny):
+    assert facts(qcompile, tiny(), "--input-value", "x=0.5")["macs"] == 0
+
+
 def test_unsupported_operators_are_no_failure(qcompile, tiny):
     found = facts(qcompile, tiny(op="Frobnicate", domain="my.ops"))
     assert found["operators"] == {"MatMul": 1, "my.ops.Frobnicate": 1}

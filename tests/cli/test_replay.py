@@ -109,7 +109,7 @@ def test_where_no_pass_has_begun_nothing_is_saved(qcompile, tiny, monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("broken")
 
-    monkeypatch.setattr("qcompiler.frontends.import_model", fail)
+    monkeypatch.setattr("qcompiler.driver.import_model", fail)
     result = qcompile("tiny.onnx", "--stop-after", "canonicalize", "--save-on-error", "f")
     assert result.code == 70
     assert result.err.endswith("; no pass had begun, so no graph is saved\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,16 +79,23 @@ for _shape in ((2,), (2, 12)):
         Known((w * a.reshape(2, 1, -1)).swapaxes(1, 2).astype(np.float32))
         for w, a in zip(_cells, _scales, strict=True)
     ]
-    _both = {"direction": "bidirectional", "hidden_size": 3, "outputs": 3}
+    _both: dict[str, Any] = {"direction": "bidirectional", "hidden_size": 3}
     _sequence = f(4, 2, 5)
-    _like = Case("LSTM", (_sequence, *_float, *_state), {}, 3, "", None)
-    _like = dataclasses.replace(
-        _like, attributes={k: _both[k] for k in ("direction", "hidden_size")}
-    )
+    _like = Case("LSTM", (_sequence, *_float, *_state), _both, 3, "", None)
     _points = [Known(np.zeros(_shape, np.int8)) for _ in _cells]
     _meaning = [v for a, z in zip(_scales, _points, strict=True) for v in (Known(a), z)]
     _codes = [Known(w) for w in _cells]
-    case("DynamicQuantizeLSTM", _sequence, *_codes, *_state, None, *_meaning, like=_like, **_both)
+    case(
+        "DynamicQuantizeLSTM",
+        _sequence,
+        *_codes,
+        *_state,
+        None,
+        *_meaning,
+        outputs=3,
+        like=_like,
+        **_both,
+    )
 
 
 def test_tokens_that_an_embedding_counts_are_a_mask() -> None:

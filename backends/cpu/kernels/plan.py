@@ -10,12 +10,9 @@ import math
 from dataclasses import dataclass, replace
 
 from qcompiler.backends.tvm.problem import Conv2d, Matmul, as_conv2d
-from qcompiler.errors import ShapeError
 
 from .cost import TILE_BYTES, Cut, cut_matrix, cut_vectors
 from .isa import Isa
-
-_MOST_ELEMENTS = 2**31 - 1
 
 
 def _ceil(a: int, b: int) -> int:
@@ -121,12 +118,6 @@ def make_plan(problem: Conv2d | Matmul, isa: Isa, cut: Cut | None = None) -> Pla
         ShapeError: A tensor has more elements than an int32 index reaches.
     """
     conv = as_conv2d(problem)
-    for shape in (problem.x_shape, problem.out_shape):
-        if math.prod(shape) > _MOST_ELEMENTS:
-            raise ShapeError(
-                f"a tensor {list(shape)} of {math.prod(shape)} elements, but CPU kernels index "
-                f"at most {_MOST_ELEMENTS}: choose a smaller batch"
-            )
     _, h, w, c = conv.x_shape
     _, oh, ow, outputs = conv.out_shape
     (kh, kw), (dh, dw), (sh, sw) = conv.kernel, conv.dilations, conv.strides

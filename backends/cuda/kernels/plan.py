@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 from qcompiler.backends.tvm.problem import Conv2d, Matmul, as_conv2d
-from qcompiler.errors import ShapeError
 
 MMA_DEPTH = 32
 """Codes of an operand's row that one `mma` reduces."""
@@ -22,7 +21,6 @@ CHUNK = 16
 STATIC_SHARED = 48 << 10
 """Bytes of shared memory that every card gives without asking."""
 
-_MOST_ELEMENTS = 2**31 - 1
 _SHORTEST_SHIFTED = 8  # bytes of a run; shorter ones waste more products than gathering costs
 
 # The model below was written for a card like A100 (108 multiprocessors); no card has measured it.
@@ -185,12 +183,6 @@ def make_plan(problem: Conv2d | Matmul, tile: Tile | None = None) -> Plan:
         ShapeError: A tensor has more elements than an int32 index reaches.
     """
     conv = as_conv2d(problem)
-    for shape in (problem.x_shape, problem.out_shape):
-        if math.prod(shape) > _MOST_ELEMENTS:
-            raise ShapeError(
-                f"a tensor {list(shape)} of {math.prod(shape)} elements, but CUDA kernels index "
-                f"at most {_MOST_ELEMENTS}: choose a smaller batch"
-            )
     _, _, width, channels = conv.x_shape
     (kh, kw), (_, sw) = conv.kernel, conv.strides
     rows, taps = math.prod(conv.out_shape[:3]), kh * kw
