@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
+from qcompiler.errors import ModelError, ShapeError
 from qcompiler.frontends.onnx_fold import simplified
 from qcompiler.frontends.onnx_logic import selected
 from qcompiler.frontends.onnx_node import Node
 from qcompiler.frontends.onnx_slice import sliced
-from qcompiler.graph import Constant, Op
+from qcompiler.graph import Constant, Input, Op, toposort
 from qcompiler.ops import Concat, Reshape
 
 UNROLLED = 1 << 15
@@ -41,7 +42,14 @@ def branch(walk: Walk, node: Node) -> Values:
     if node.x.type.dtype != "bool" or node.x.type.size != 1:
         raise node.broken(f"expected one bool as condition, found {node.x.type}")
     condition = Reshape(node.x, ())
-    pairs = [walk.evaluate(node.attributes[name], ()) for name in ("then_branch", "else_branch")]
+    try:
+        pairs = [walk.evaluate(node.attributes[k], ()) for k in ("then_branch", "else_branch")]
+    except (ModelError, ShapeError) as error:  # the other one may be all that is ever taken
+        names = [f"--input-value {x.name}=…" for x in toposort([node.x]) if isinstance(x, Input)]
+        raise node.unsupported(
+            f"a branch that does not fit these shapes ({error}): if inputs choose the other one, "
+            f"say so: {' '.join(names)}"
+        ) from error
     results: list[Op | None] = []
     for a, b in zip(*pairs, strict=True):
         if a is None or b is None:
