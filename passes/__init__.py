@@ -13,6 +13,7 @@ from qcompiler.passes.base import (
     RewritePass,
     Verify,
     parse_pass,
+    place_of,
     without,
 )
 from qcompiler.passes.canonicalize import Canonicalize
@@ -89,5 +90,6 @@ __all__ = [
     "Verify",
     "known_passes",
     "parse_pass",
+    "place_of",
     "without",
 ]

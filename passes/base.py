@@ -200,14 +200,28 @@ def _options(kind: type[Pass], text: str) -> Iterable[tuple[str, Any]]:
             raise UsageError(f"pass {kind.title()}: {field}={value!r} is no YAML value") from None
 
 
+def place_of(passes: Sequence[Pass], name: str, asked: str = "passes") -> int:
+    """Where a pipeline has a pass (the first of that name): where to cut it.
+
+    Args:
+        passes: In the order of running.
+        name: The pass's title.
+        asked: What asks for it; the message of the error begins with that.
+
+    Raises:
+        UsageError: none of them has the name.
+    """
+    titles = [p.title() for p in passes]
+    if name not in titles:
+        raise UsageError(f"{asked} {name}: no such pass here; expected one of {', '.join(titles)}")
+    return titles.index(name)
+
+
 def without(passes: Sequence[Pass], disabled: Iterable[str]) -> tuple[Pass, ...]:
     """The passes less those of the given names.
 
     Raises:
         UsageError: a name that none of them has.
     """
-    titles = [p.title() for p in passes]
-    for name in (disabled := list(disabled)):
-        if name not in titles:
-            raise UsageError(f"cannot disable pass {name!r}: expected one of {', '.join(titles)}")
-    return tuple(p for p in passes if p.title() not in disabled)
+    gone = {passes[place_of(passes, name, "--disable-pass")].title() for name in disabled}
+    return tuple(p for p in passes if p.title() not in gone)

@@ -15,7 +15,7 @@ from qcompiler.driver import Options, quantize
 from qcompiler.errors import UsageError
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
 from qcompiler.ops import Dequantize
-from qcompiler.passes import InsertQdq
+from qcompiler.passes import InsertQdq, Pass, place_of
 from qcompiler.passes.annotations import unrounded
 from qcompiler.report.comparison import MODES, Comparison, LibraryOutput, Mode, Output
 from qcompiler.report.deviation import DeviationSums, looks_like_scores
@@ -56,25 +56,23 @@ def stages(graph: Graph, calibration: Any = None, *, options: Options | None = N
         options: As for `quantize`.
 
     Raises:
-        UsageError: `options.passes` has no `InsertQdq`.
+        UsageError: `options.passes` has no `insert-qdq`.
         QcompilerError: as `quantize` does.
     """
     chosen = options or Options()
-    places = [i for i, step in enumerate(chosen.passes) if isinstance(step, InsertQdq)]
-    if len(places) != 1:
-        raise UsageError(f"passes: expected insert-qdq once, found it {len(places)} times")
-    place = places[0]
+    place = place_of(chosen.passes, InsertQdq.title())
     seen = chosen.calibration(graph, calibration)
 
-    def through(current: Graph, first: int, last: int | None, **changes: Any) -> Graph:
-        steps = dataclasses.replace(chosen, passes=chosen.passes[first:last], **changes)
-        return quantize(current, seen, options=steps)
+    def through(current: Graph, passes: tuple[Pass, ...], *, integer: bool = False) -> Graph:
+        part = dataclasses.replace(chosen, passes=passes, require_integer=integer)
+        return quantize(current, seen, options=part)
 
-    real = through(graph, 0, place, require_integer=False)
-    quantized = through(real, place, place + 1, require_integer=False)
+    real = through(graph, chosen.passes[:place])
+    quantized = through(real, chosen.passes[place : place + 1])
     real = unrounded(real)
     quantized = _named(quantized, real.names, link(real, quantized))
-    return Stages(real, quantized, through(quantized, place + 1, None))
+    integer = through(quantized, chosen.passes[place + 1 :], integer=chosen.require_integer)
+    return Stages(real, quantized, integer)
 
 
 def _named(quantized: Graph, names: Mapping[Op, str], links: Links) -> Graph:

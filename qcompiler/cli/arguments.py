@@ -185,28 +185,6 @@ def _check_values(step: Pass) -> None:
             )
 
 
-def until(passes: Sequence[Pass], name: str, option: str) -> tuple[Pass, ...]:
-    """The passes up to and with the one of that name.
-
-    Raises:
-        UsageError: there is none; the message begins with the option.
-    """
-    titles = [p.title() for p in passes]
-    require_known(option, [name], titles)
-    return tuple(passes[: titles.index(name) + 1])
-
-
-def require_known(option: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse passes that will not run.
-
-    Raises:
-        UsageError: names the first one.
-    """
-    for name in names:
-        if name not in known:
-            raise UsageError(f"{option} {name}: no such pass here; expected {', '.join(known)}")
-
-
 class _ProbedError(Exception):
     """Leaves `atomic_path` without replacing the file."""
 

@@ -17,7 +17,6 @@ from qcompiler.cli.arguments import (
     input_values,
     pass_list,
     quantization_config,
-    require_known,
     sample_options,
 )
 from qcompiler.cli.boundary import guarded
@@ -139,15 +138,14 @@ def _output(given: Path | None, model: Path, emit: Emit, stop_after: str | None)
 def _instruments(
     steps: Sequence[Pass], dump_after: str | None, dump_folder: Path | None, verbose: int
 ) -> tuple[Instrument, ...]:
-    from qcompiler.passes import LOWERING, Verify
+    from qcompiler.passes import LOWERING, Verify, place_of
     from qcompiler.passes.instruments import DumpIr, Time
 
     found: list[Instrument] = [Verify()]
     if dump_after is not None or dump_folder is not None:
         chosen = None
         if dump_after not in (None, "all"):
-            titles = [p.title() for p in (*steps, *LOWERING)]
-            require_known("--dump-ir-after", [str(dump_after)], titles)
+            place_of((*steps, *LOWERING), str(dump_after), "--dump-ir-after")
             chosen = frozenset([str(dump_after)])
         found.append(DumpIr(chosen, dump_folder, _note))
     if verbose:

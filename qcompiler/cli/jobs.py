@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompiler.cli.arguments import require_known, until
-
 if TYPE_CHECKING:
     from qcompiler.artifact import Metadata
     from qcompiler.driver import Options
@@ -67,20 +65,15 @@ class Job:
         from qcompiler.backends.onnx import export_qdq
         from qcompiler.passes import InsertQdq
 
-        passes = until(self.options.passes, InsertQdq.title(), "--emit qdq: pass")
+        passes = _until(self.options.passes, InsertQdq.title(), "--emit qdq: pass")
         export_qdq(self._quantized(self._imported(), passes), output)
 
     def graph_after(self, name: str) -> Graph:
         """The graph behind a pass, those that lower integer graphs to kernels included."""
-        from qcompiler.passes import LOWERING, PassManager
+        from qcompiler.passes import LOWERING
 
-        own = self.options.passes
-        require_known("--stop-after", [name], [p.title() for p in (*own, *LOWERING)])
-        graph = self._imported()
-        if name in [p.title() for p in own]:
-            return self._quantized(graph, until(own, name, "--stop-after"))
-        steps = until(LOWERING, name, "--stop-after")
-        return PassManager(steps, self.options.instruments)(self._quantized(graph, own))
+        passes = _until((*self.options.passes, *LOWERING), name, "--stop-after")
+        return self._quantized(self._imported(), passes)
 
     def _imported(self) -> Graph:
         return self.options.imported(self.model)
@@ -90,3 +83,9 @@ class Job:
 
         options = dataclasses.replace(self.options, passes=passes)
         return quantize(graph, self.calibration, options=options)
+
+
+def _until(passes: tuple[Pass, ...], name: str, asked: str) -> tuple[Pass, ...]:
+    from qcompiler.passes import place_of
+
+    return passes[: place_of(passes, name, asked) + 1]

@@ -146,7 +146,7 @@ def test_refusals(refused, digits, tiny, samples):
     base = ("compare", model, "--data", data)
     refused(2, "compare", model, words=("--data", "test.npz"))
     refused(2, *base, "--mean", "0.5", words=("--mean", "folder of images"))
-    refused(2, *base, "--disable-pass", "insert-qdq", words=("insert-qdq once", "0 times"))
+    refused(2, *base, "--disable-pass", "insert-qdq", words=("insert-qdq", "no such pass"))
     refused(3, "compare", "gone.onnx", "--data", data, words=("gone.onnx",))
     refused(3, *base, data, words=("calib.npz", "not a library"))
     refused(3, "compare", model, "--data", "gone.npz", words=("gone.npz", "existing"))

@@ -154,7 +154,7 @@ def test_operator_that_must_stay_in_float(refused, tiny, samples):
         (("--calib-method", "best"), ("'best'", "min-max, moving-average, percentile, mse")),
         (("--passes", "fold-batchnorm"), ("'fold-batchnorm'", "fold-batch-norm")),
         (("--passes", "equalize-cross-layer{sweeps=few}"), ("sweeps='few'", "expected int")),
-        (("--disable-pass", "inline"), ("'inline'", "canonicalize")),
+        (("--disable-pass", "inline"), ("--disable-pass inline", "canonicalize")),
         (("--stop-after", "inline"), ("--stop-after inline", "canonicalize")),
         (("--dump-ir-after", "inline"), ("--dump-ir-after inline", "canonicalize")),
         (("--inline",), ("--inline", "--emit onnx")),
