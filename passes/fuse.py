@@ -39,8 +39,6 @@ class Fuse(Pass):
     stay kernels of their own, but Quantize writes its codes where a border and a transpose behind
     it want them.
 
-    What `FuseAttention` made one kernel is grouped inside as well, for targets without that kernel.
-
     Before::
 
         %conv_integer: int32[1x2x2x1] = conv_integer(%x, int8[1x1x1x1]#w, window=1x1)
@@ -77,19 +75,10 @@ class Fuse(Pass):
         def visit(node: Op, operands: list[Op]) -> Op:
             if node in roots:
                 return fused(node, roots[node], env)
-            new = rebuilt(node, operands)
-            return self._inside(new) if isinstance(new, Fused) else new
+            return rebuilt(node, operands)
 
         fold(graph.ops, env, visit)
         return graph.with_outputs(env)
-
-    def _inside(self, node: Fused) -> Op:
-        """The same kernel, grouped inside unless it is one group."""
-        region = self.run(node.region)
-        nodes = [x for x in region.ops if not isinstance(x, (Input, Constant))]
-        if region is node.region or len(nodes) == 1:
-            return node
-        return dataclasses.replace(node, region=region)
 
     def _extended(self, node: Op, groups: dict[Op, list[Op]], graph: Graph) -> list[Op]:
         """The groups of operands that the op joins; they stop being groups of their own."""

@@ -21,6 +21,7 @@ from qcompiler.ops import (
     Asinh,
     Atan,
     Atanh,
+    Attention,
     Average,
     AveragePool,
     BatchNormalization,
@@ -408,11 +409,27 @@ def _regions() -> Iterator[Op]:
     yield Fused((a,), region)
 
 
+def _attention() -> Iterator[Op]:
+    table = Constant(np.round(255 * np.exp((np.arange(256) - 255) * 0.05)).astype(np.uint8))
+    meaning = Quantization.per_tensor("int8", 0.05)
+    m, offset = Constant(np.array(1 << 20, np.int32)), Constant(np.array(1 << 29, np.int64))
+    q, k, v = given("int8", 2, 5, 8), given("int8", 2, 8, 7), given("int8", 2, 7, 3)
+    scores = TensorType("int32", (2, 5, 7))
+    region = _region(lambda s: Requantize((s,), (m,), offset, 30, meaning), scores)
+    yield Attention(q, k, v, table, region)
+    bias = given("int16", 5, 7)
+    region = _region(
+        lambda s, b: Requantize((s, b), (m, m), offset, 30, meaning), scores, bias.type
+    )
+    yield Attention(q, k, v, table, region, (bias,), given("bool", 2, 1, 7))
+
+
 def examples() -> list[Example]:
     """At least two examples of every op of `qcompiler.ops`."""
     families = (
         _arithmetic, _functions, _elementary, _order, _real, _integer, _movement, _quantized,
         _requantize, _divide, _normalizations, _softmax, _regions,
+        _attention,
     )  # fmt: skip
     counts: dict[str, int] = {}
     found = []

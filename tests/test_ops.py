@@ -47,6 +47,12 @@ def test_every_op_is_exported() -> None:
     assert not missing
 
 
+def test_composites_say_whether_their_bodies_are_elementwise() -> None:
+    for node in (e.op for e in EXAMPLES if not isinstance(e.op, ops.Fused)):
+        body = (x for x in ops.skeleton(node).graph.ops if not isinstance(x, Input))
+        assert node.elementwise == all(x.elementwise for x in body), node.kind()
+
+
 @pytest.mark.parametrize("inline", [False, True], ids=["functions", "inline"])
 @pytest.mark.parametrize("example", EXAMPLES, ids=named)
 def test_onnx_runtime_agrees(example: Example, inline: bool) -> None:

@@ -31,7 +31,7 @@ def kernel_infos(programs: Sequence[Program], counts: Mapping[str, int]) -> tupl
             tuple(names.get(node, node.kind()) for node in dict.fromkeys(k.nodes)),
             _role(graph, k.nodes),
             counts[k.symbol],
-            _macs(k.nodes[0]),
+            macs(k.nodes[0]),
             nbytes[k],
         )
         for k in dict.fromkeys(k for program in programs for k in program.kernels)
@@ -46,10 +46,6 @@ def inputs(graph: Graph) -> tuple[Value, ...]:
 def outputs(graph: Graph) -> tuple[Value, ...]:
     """What comes back."""
     return tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items())
-
-
-def _macs(node: Op) -> int:
-    return sum(map(_macs, node.region.ops)) if isinstance(node, Fused) else macs(node)
 
 
 def _nbytes(call: Call) -> int:

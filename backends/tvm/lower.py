@@ -17,7 +17,7 @@ from tvm.target import Target
 import qcompiler.backends.tvm.te as t
 from qcompiler.backends.tvm.table import KernelRule
 from qcompiler.graph import Constant, Graph, Input, Op, fold, toposort
-from qcompiler.ops import Cast, Fused, Reshape, Skeleton, inline, skeleton
+from qcompiler.ops import Cast, Composite, Fused, Reshape, Skeleton, skeleton
 
 GENERIC = "generic"
 
@@ -140,7 +140,7 @@ class _Lowering:
                 kernel = self.kernels.get(key) or self._add(key, node, match.build(), rule.name)
                 break
         else:
-            if isinstance(node, Fused) and any(isinstance(x, Fused) for x in node.region.ops):
+            if isinstance(node, Composite) and _is_decomposed(node):
                 self.apart(node)
                 return
             arguments = found.leaves
@@ -151,11 +151,11 @@ class _Lowering:
         sources = tuple(self._argument(x) for x in arguments)
         self.calls.append(Call(kernel, sources, node))
 
-    def apart(self, node: Fused) -> None:
-        """One call for each op of the region: this target has no kernel that spans them."""
-        root = inline(node.region, node.inputs)
-        for x in toposort([root], dict.fromkeys(node.inputs)):
-            if x not in node.inputs and not isinstance(x, Constant):
+    def apart(self, node: Composite) -> None:
+        """One call for each op of the body: this target has no kernel that spans them."""
+        root = node.expansion
+        for x in toposort([root], dict.fromkeys(node.operands)):
+            if x not in node.operands and not isinstance(x, Constant):
                 self.op(x)
         self.alias[node] = self.memory(root)
 
@@ -169,6 +169,11 @@ class _Lowering:
         symbol = f"qc_{len(self.kernels)}_{_what(node)}"
         self.kernels[key] = Kernel(symbol, function, implementation)
         return self.kernels[key]
+
+
+def _is_decomposed(node: Composite) -> bool:
+    inside = node.region.ops if isinstance(node, Fused) else (node,)
+    return any(isinstance(x, Composite) and x.decomposed for x in inside)
 
 
 def generic(found: Skeleton, default_schedule: Schedule) -> tirx.PrimFunc:

@@ -62,6 +62,11 @@ class Epilogue:
     vector: Vector | None = None
     table: TableEnd | None = None
 
+    @property
+    def forms(self) -> tuple[bool, bool]:
+        """Whether vectors have forms of their own: for values, and for places in the table."""
+        return self.vector is not None, self.table is not None and self.table.codes is not None
+
 
 @dataclass(frozen=True)
 class Conv2d:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qcompiler.backends.tvm.layout import AttentionShape, Layout
 from qcompiler.backends.tvm.problem import Conv2d, Matmul
-from qcompiler.backends.tvm.table import Anchored, Pointwise, anchored, pointwise, scalar_value
+from qcompiler.backends.tvm.table import Pointwise, anchored, pointwise
 from qcompiler.backends.tvm.te import Expr, const
 from qcompiler.graph import Constant, Input, Op
 from qcompiler.ops import (
+    Attention,
+    Average,
     ConvInteger,
     MatMulInteger,
     Reciprocal,
     Requantize,
     Skeleton,
     Transpose,
-    attention_of,
 )
 from qcompiler.types import TensorType
 
@@ -29,25 +29,18 @@ class RecognizedProduct:
     """A convolution or product with constant weights, and what follows element by element.
 
     Attributes:
-        region: The skeleton around it.
+        end: What follows.
         problem: What is computed.
         x: The codes.
         weight: int8, as the op has it.
         bias: int32, zeros where the op has none.
-        leaves: What is fed to the skeleton's inputs.
     """
 
-    region: Anchored
+    end: Pointwise
     problem: Conv2d | Matmul
     x: Op
     weight: np.ndarray
     bias: np.ndarray
-    leaves: Mapping[Op, Op]
-
-    @property
-    def operands(self) -> tuple[Op, ...]:
-        """What is fed to the operands of the elementwise end."""
-        return tuple(self.leaves[operand] for operand in self.region.operands)
 
 
 def recognized_product(found: Skeleton) -> RecognizedProduct | None:
@@ -55,14 +48,14 @@ def recognized_product(found: Skeleton) -> RecognizedProduct | None:
     region = anchored(found, (ConvInteger, MatMulInteger))
     if region is None:
         return None
-    leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
-    x, weight, *bias = (leaves[operand] for operand in region.anchor.operands)
-    problem = _problem(region.anchor)
+    anchor, end = region
+    x, weight, *bias = map(found.fed, anchor.operands)
+    problem = _problem(anchor)
     arrays = [c.array for c in (weight, *bias) if isinstance(c, Constant)]
     if problem is None or len(arrays) != 1 + len(bias):
         return None
     biases = arrays[1] if bias else np.zeros(problem.out_shape[-1], np.int32)
-    return RecognizedProduct(region, problem, x, arrays[0], biases, leaves)
+    return RecognizedProduct(end, problem, x, arrays[0], biases)
 
 
 def _problem(anchor: Op) -> Conv2d | Matmul | None:
@@ -109,42 +102,43 @@ class RecognizedAttention:
 
 def recognized_attention(found: Skeleton) -> RecognizedAttention | None:
     """The attention that an op is; None if it is none, or its exponentials are not 8-bit."""
-    parts, root = attention_of(found.root), found.root
-    if parts is None:
+    layout, end = _result(found.root)
+    match end:
+        case Attention() as attention:
+            pass
+        case Requantize((Attention() as attention,)):
+            pass
+        case _:
+            return None
+    query, key, value = attention.query, attention.key, attention.value
+    sources = (*map(_memory, (query, key, value)), *attention.fields(("mask", "table")))
+    known = all(isinstance(x, (Input, Constant)) for x in (*sources, *attention.terms))
+    if not known or attention.table.type.dtype != "uint8":
         return None
-    query, key, value = parts.scores.x, parts.scores.weight, parts.weighted.weight
-    mask, table = parts.exponentials.mask, parts.exponentials.values
-    layout, inner = _result(root)
-    plain = inner is parts.average or (
-        isinstance(inner, Requantize) and inner.operands[0] is parts.average
-    )
-    masks = () if mask is None else (mask,)
-    sources = (*map(_memory, (query, key, value)), *masks)
-    known = all(isinstance(x, (Input, Constant)) for x in sources)
-    if not plain or not known or table.type.dtype != "uint8":
-        return None
-    fed: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
-    outer: dict[Op, Op] = {x: fed[leaf] for x, leaf in found.parts.items() if isinstance(x, Input)}
-
-    def outside(expression: Pointwise) -> Pointwise:
-        leaves = tuple(outer.get(x, x) for x in expression.leaves)
-        return replace(expression, leaves=leaves)
-
+    (code,) = attention.region.outputs.values()
+    score, *terms = attention.region.inputs
+    read: dict[Op, Op] = dict(zip(terms, map(found.fed, attention.terms), strict=True))
+    codes = pointwise(code, (score,))
+    weighted = Input(TensorType("int32", attention.type.shape), name="weighted", sources=())
+    factor = Input(TensorType("int64", (*attention.type.shape[:-1], 1)), name="factor", sources=())
+    average: Op = Average(weighted, factor)
+    if end is not attention:
+        average = end.with_operands((average, *end.operands[1:]))
     shape = AttentionShape(
         _layout(query),
         _layout(key),
         _layout(value),
         layout,
         query.type.dtype,
-        parts.codes.type.dtype,
-        root.type.dtype,
-        None if mask is None else mask.type.shape,
+        code.type.dtype,
+        end.type.dtype,
+        None if attention.mask is None else attention.mask.type.shape,
     )
     return RecognizedAttention(
         shape,
-        outside(pointwise(parts.codes, (parts.scores,))),
-        outside(pointwise(inner, (parts.weighted, parts.average.reciprocal))),
-        tuple(outer.get(x, x) for x in (*sources, table)),
+        replace(codes, leaves=tuple(read.get(x, x) for x in codes.leaves)),
+        pointwise(average, (weighted, factor)),
+        tuple(map(found.fed, sources)),
     )
 
 
@@ -153,10 +147,8 @@ def reciprocal(total: Expr) -> Expr:
     x = Input(TensorType("int32", ()), name="total", sources=())
     found = pointwise(Reciprocal(x), (x,))
     numbers = [const(int(c.array), c.type.dtype) for c in found.leaves if isinstance(c, Constant)]
-    elements: dict[Op, Expr] = dict(
-        zip((*found.variables, *found.operands), (total, *numbers), strict=True)
-    )
-    return scalar_value(found.root, elements, {}, ())
+    known = replace(found, variables=(*found.variables, *found.operands), operands=())
+    return known.value((total, *numbers), (), ())
 
 
 def _memory(x: Op) -> Op:

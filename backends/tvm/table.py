@@ -10,8 +10,9 @@ import numpy as np
 from tvm.target import Target
 from tvm.tirx import PrimFunc
 
+from qcompiler.backends.tvm.problem import Epilogue
 from qcompiler.backends.tvm.te import Expr, element, load, whole_operands
-from qcompiler.graph import Input, Op, fold
+from qcompiler.graph import Constant, Input, Op, fold
 from qcompiler.ops import Skeleton, skeleton
 
 
@@ -43,44 +44,19 @@ class KernelRule(Protocol):
         ...
 
 
-def scalar_value(
-    root: Op, elements: dict[Op, Expr], buffers: dict[Op, Any], index: Sequence[Expr]
-) -> Expr:
-    """One element of a value from what it is computed from.
-
-    Args:
-        root: Elementwise down to `elements` and `buffers`.
-        elements: Values to their elements at the index.
-        buffers: Values to the buffers that hold them.
-        index: Of the element.
-    """
-
-    def visit(node: Op, operands: list[Expr]) -> Expr:
-        wholes = whole_operands(node)
-        return element(
-            node,
-            [
-                load(value, index) if x in buffers and not whole else value
-                for x, value, whole in zip(node.operands, operands, wholes, strict=True)
-            ],
-        )
-
-    return fold([root], {**buffers, **elements}, visit)[root]
-
-
 @dataclass(frozen=True)
 class Pointwise:
     """An expression over single elements, as a kernel's code.
 
     Attributes:
-        variables: Inputs of the expression that the kernel computes.
-        operands: Those that it reads from buffers.
+        variables: Values that the kernel computes.
+        operands: Inputs that it reads from buffers.
         leaves: What to pass for each operand.
-        root: The expression.
-        skeleton: What it was taken from.
+        root: The expression over both.
+        skeleton: Whose graph it belongs to.
     """
 
-    variables: tuple[Input, ...]
+    variables: tuple[Op, ...]
     operands: tuple[Input, ...]
     leaves: tuple[Op, ...]
     root: Op
@@ -91,13 +67,29 @@ class Pointwise:
         """Shape and dtype of each operand's buffer."""
         return tuple((x.type.shape, x.type.dtype) for x in self.operands)
 
+    @property
+    def epilogue(self) -> Epilogue:
+        """What a kernel does to its only variable before it is stored."""
+        return Epilogue(
+            self.types,
+            self.root.type.dtype,
+            lambda x, buffers, index: self.value((x,), buffers, index),
+        )
+
     def value(
         self, elements: Sequence[Expr], buffers: Sequence[Any], index: Sequence[Expr]
     ) -> Expr:
         """Its element at an index, from elements of the variables and buffers of the operands."""
-        held: dict[Op, Expr] = dict(zip(self.variables, elements, strict=True))
+        held: dict[Op, Any] = dict(zip(self.variables, elements, strict=True))
         read: dict[Op, Any] = dict(zip(self.operands, buffers, strict=True))
-        return scalar_value(self.root, held, read, index)
+
+        def visit(node: Op, operands: list[Expr]) -> Expr:
+            each = zip(node.operands, operands, whole_operands(node), strict=True)
+            return element(
+                node, [load(v, index) if x in read and not whole else v for x, v, whole in each]
+            )
+
+        return fold([self.root], {**read, **held}, visit)[self.root]
 
 
 def pointwise(root: Op, variables: tuple[Op, ...]) -> Pointwise:
@@ -109,38 +101,26 @@ def pointwise(root: Op, variables: tuple[Op, ...]) -> Pointwise:
     return Pointwise(inputs[:count], inputs[count:], found.leaves[count:], result, found)
 
 
-@dataclass(frozen=True)
-class Anchored:
-    """An accumulation and what happens to each of its elements.
+def on_leaves(found: Skeleton, x: Op) -> Pointwise:
+    """An op of the skeleton's root, over all that is fed to it."""
+    return Pointwise((), found.graph.inputs, found.leaves, found.parts[x], found)
 
-    Attributes:
-        anchor: The only op of the skeleton that is not elementwise.
-        operands: The inputs that the elementwise ops read.
-        root: The op whose elements are stored.
-        skeleton: What it was found in.
+
+def anchored(found: Skeleton, kinds: tuple[type[Op], ...]) -> tuple[Op, Pointwise] | None:
+    """The only op of a kernel that is not elementwise, and what happens to each of its elements.
+
+    None if it is not of these kinds, or is computed from other ops, or has another shape than the
+    result.
     """
-
-    anchor: Op
-    operands: tuple[Input, ...]
-    root: Op
-    skeleton: Skeleton
-
-    def value(self, accumulator: Expr, buffers: Sequence[Any], index: Sequence[Expr]) -> Expr:
-        """The element to store, from that of the anchor and the buffers of `operands`."""
-        read: dict[Op, Any] = dict(zip(self.operands, buffers, strict=True))
-        return scalar_value(self.root, {self.anchor: accumulator}, read, index)
-
-
-def anchored(found: Skeleton, kinds: tuple[type[Op], ...]) -> Anchored | None:
-    """The skeleton as one op of these kinds, on inputs, and elementwise ops of its shape."""
-    nodes = [x for x in found.graph.ops if not isinstance(x, Input)]
-    anchors = [x for x in nodes if not x.elementwise]
-    (root,) = found.graph.outputs.values()
+    anchors = [x for x in found.ops if not x.elementwise]
     if len(anchors) != 1 or not isinstance(anchors[0], kinds):
         return None
     (anchor,) = anchors
-    on_inputs = all(isinstance(x, Input) for x in anchor.operands)
-    if not on_inputs or root.type.shape != anchor.type.shape:
+    known = all(isinstance(x, (Input, Constant)) for x in anchor.operands)
+    if not known or found.root.type.shape != anchor.type.shape:
         return None
-    read = {x for node in nodes if node is not anchor for x in node.operands}
-    return Anchored(anchor, tuple(x for x in found.graph.inputs if x in read), root, found)
+    part, root = found.parts[anchor], found.parts[found.root]
+    read = {x for node in found.graph.ops if node is not part for x in node.operands}
+    operands = tuple(x for x in found.graph.inputs if x in read)
+    leaves = tuple(found.feeds[x] for x in operands)
+    return anchor, Pointwise((part,), operands, leaves, root, found)

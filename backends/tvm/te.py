@@ -13,7 +13,7 @@ from typing import Any
 from tvm import te, tirx, topi
 
 from qcompiler.backends.tvm.te_search import arg_extreme, scatter, top_k
-from qcompiler.graph import Op
+from qcompiler.graph import Graph, Op
 from qcompiler.ops import AveragePool, Conv, ConvInteger, MatMul, MatMulInteger, MaxPool, Mul
 from qcompiler.ops.window import Window
 
@@ -122,6 +122,12 @@ def whole_operands(op: Op) -> list[bool]:
     names: tuple[str, ...] = getattr(op, "whole", ())
     wholes = {getattr(op, name) for name in names}
     return [x in wholes for x in op.operands]
+
+
+def tables(graph: Graph) -> set[Op]:
+    """The values that ops of a graph take as a whole."""
+    pairs = (zip(x.operands, whole_operands(x), strict=True) for x in graph.ops)
+    return {x for node in pairs for x, whole in node if whole}
 
 
 def elementwise(op: Op, operands: Sequence[Tensor]) -> Tensor:

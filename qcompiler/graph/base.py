@@ -55,6 +55,8 @@ class Op:
     Attributes:
         name: The value's name in the user's model, where it has one.
         sources: Names of the ONNX nodes that it comes from, for reports and errors.
+        elementwise: Whether each element of the result is computed from the operands' elements at
+            its place, as numpy broadcasts them, and from tables.
         moves: Fields whose elements are what the result consists of: the op does the same to codes
             of one quantization as to the reals they stand for.
         compares: Fields of which only the order counts: likewise.

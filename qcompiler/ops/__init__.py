@@ -21,7 +21,7 @@ from qcompiler.ops.arithmetic import (
     Sub,
     scalar,
 )
-from qcompiler.ops.attention import Attention, attention, attention_of
+from qcompiler.ops.attention import Attention
 from qcompiler.ops.bits import BitwiseAnd
 from qcompiler.ops.composite import Composite, Fused, Map, Skeleton, flat, inline, skeleton
 from qcompiler.ops.counts import macs
@@ -175,8 +175,6 @@ __all__ = [
     "Transpose",
     "Unary",
     "Window",
-    "attention",
-    "attention_of",
     "flat",
     "inline",
     "macs",

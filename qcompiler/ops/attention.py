@@ -1,66 +1,54 @@
-"""Attention in integers, recognised: what stands where between operands and result."""
+"""Attention in integers: both products and the softmax between them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
-from qcompiler.graph import Op
+from qcompiler.graph import Graph, Input, Op, op
+from qcompiler.ops.composite import Composite, Fused, inline
 from qcompiler.ops.integer import MatMulInteger, ReduceSum
-from qcompiler.ops.requantize import Requantize
-from qcompiler.ops.shape import Transpose
 from qcompiler.ops.softmax import Average, Exponentials, Reciprocal
 
 
-@dataclass(frozen=True)
-class Attention:
-    """softmax(f(q·k))·v as the integer ops compute it: unnormalised, divided at the end.
+@op
+class Attention(Composite):
+    """softmax(f(q·k))·v as an `Average`: unnormalised exponentials, divided at the end.
 
     Attributes:
-        scores: q [..., m, d] by k [..., d, n].
-        codes: Its requantization to 8 bits, other operands (biases of positions) included.
-        exponentials: Of the codes, along n; with the mask, where there is one.
-        weighted: Exponentials by v [..., n, e].
-        average: `weighted` over the sums of the exponentials.
+        query: Codes [..., m, d].
+        key: Codes [..., d, n].
+        value: Codes [..., n, e].
+        table: The exponentials' `values`.
+        region: f, elementwise: the 8-bit code of a score, from scores int32 [..., m, n] and what
+            `terms` are, in that order.
+        terms: What f reads besides, such as biases of positions.
+        mask: That of the exponentials, if any.
     """
 
-    scores: MatMulInteger
-    codes: Requantize
-    exponentials: Exponentials
-    weighted: MatMulInteger
-    average: Average
+    query: Op
+    key: Op
+    value: Op
+    table: Op
+    region: Graph
+    terms: tuple[Op, ...] = ()
+    mask: Op | None = None
 
+    decomposed: ClassVar[bool] = True
 
-def attention(average: Op) -> Attention | None:
-    """The attention that an `Average` is the result of; None if it is anything else."""
-    match average:
-        case Average(
-            MatMulInteger(Exponentials(Requantize() as codes) as e, _, None) as weighted,
-            Reciprocal(ReduceSum(summed, axes)),
-        ) if summed is e:
-            pass
-        case _:
-            return None
-    last = e.type.rank - 1
-    products = [x for x in codes.inputs if isinstance(x, MatMulInteger) and x.bias is None]
-    leading = {x.type.shape[:-2] for x in (e, weighted.weight, weighted)}
-    if len(products) != 1 or (e.axis, axes) != (last, (last,)) or len(leading) != 1:
-        return None
-    (scores,) = products
-    leading |= {x.type.shape[:-2] for x in (scores.x, scores.weight)}
-    if len(leading) != 1 or scores.type.shape != codes.type.shape:
-        return None
-    return Attention(scores, codes, e, weighted, average)
+    def body(self) -> Op:
+        last = self.codes.type.rank - 1
+        exponentials = Exponentials(self.codes, self.table, last, self.mask)
+        weighted = MatMulInteger(exponentials, self.value)
+        parts = (self.query, self.key, self.value, weighted)
+        leading = {x.type.shape[:-2] for x in parts}
+        self.expect(len(leading) == 1, "operands with the same leading axes", leading)
+        return Average(weighted, Reciprocal(ReduceSum(exponentials, (last,))))
 
-
-def attention_of(root: Op) -> Attention | None:
-    """The attention that a kernel computes, requantized and transposed at its end or not.
-
-    Args:
-        root: The op whose value it is, with no `Fused` behind it (`Skeleton.root`).
-    """
-    found = root
-    while isinstance(found, Transpose) or (
-        isinstance(found, Requantize) and len(found.inputs) == 1
-    ):
-        found = found.operands[0]
-    return attention(found)
+    @cached_property
+    def codes(self) -> Fused:
+        """Those of the scores, which one kernel computes even where none spans the whole."""
+        operands = (self.query, self.key, *self.terms)
+        inside = [Input(x.type, name=f"x{i}", sources=()) for i, x in enumerate(operands)]
+        root = inline(self.region, (MatMulInteger(*inside[:2]), *inside[2:]))
+        return Fused(operands, Graph(tuple(inside), {"y": root}, "codes"))

@@ -9,17 +9,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from qcompiler.graph import Constant, Graph, Input, Op, fold, op, rebuilt
+from qcompiler.graph import Constant, Graph, Input, Op, fold, op, rebuilt, toposort
 from qcompiler.types import Quantization, TensorType
 
 
 @op
 class Composite(Op):
-    """An op defined by `body`; a field `quantization`, where there is one, says what it means."""
+    """An op defined by `body`; a field `quantization`, where there is one, says what it means.
+
+    Attributes:
+        decomposed: Whether a target that has no kernel for it computes the ops of its body one
+            after the other, instead of all in one.
+    """
+
+    decomposed: ClassVar[bool] = False
 
     def body(self) -> Op:
         """The defining expression over this op's operands."""
@@ -52,6 +59,8 @@ class Map(Composite):
 
     x: Op
     region: Graph
+
+    elementwise: ClassVar[bool] = True
 
     def body(self) -> Op:
         return inline(self.region, (self.x,))
@@ -126,6 +135,21 @@ class Skeleton:
     root: Op
     parts: Mapping[Op, Op]
     node: Op
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """What of `root` computes, operands first."""
+        found = toposort([self.root])
+        return tuple(x for x in found if not isinstance(x, (Input, Constant)))
+
+    @cached_property
+    def feeds(self) -> Mapping[Op, Op]:
+        """Inputs of `graph` → what to feed to each."""
+        return dict(zip(self.graph.inputs, self.leaves, strict=True))
+
+    def fed(self, x: Op) -> Op:
+        """What an input or a constant of `root` stands for."""
+        return self.feeds[self.parts[x]]
 
     @cached_property
     def key(self) -> str:

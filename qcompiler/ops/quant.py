@@ -7,6 +7,7 @@ goes on with the real number, by `Codes` where it goes on with the integers.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Quantize(Composite):
     x: Op
     quantization: Quantization
 
+    elementwise: ClassVar[bool] = True
+
     def infer(self) -> TensorType:
         self.expect(self.x.type.dtype == FLOAT, "a float32 operand", self.x.type)
         return TensorType(self.quantization.bounds.dtype, self.x.type.shape, self.quantization)
@@ -64,6 +67,8 @@ class Dequantize(Composite):
     """
 
     x: Op
+
+    elementwise: ClassVar[bool] = True
 
     def infer(self) -> TensorType:
         has_scale = self.x.type.quantization is not None
@@ -96,6 +101,8 @@ class FakeQuantize(Composite):
     x: Op
     quantization: Quantization
 
+    elementwise: ClassVar[bool] = True
+
     def body(self) -> Op:
         return Dequantize(Quantize(self.x, self.quantization))
 
@@ -114,6 +121,8 @@ class Codes(Composite):
 
     x: Op
     meaning: Quantization
+
+    elementwise: ClassVar[bool] = True
 
     def body(self) -> Op:
         return Cast(Quantize(self.x, self.meaning), self.meaning.bounds.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, reduce
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,8 @@ class Requantize(Composite):
     quantization: Quantization
     low: int | None = None
     high: int | None = None
+
+    elementwise: ClassVar[bool] = True
 
     def body(self) -> Op:
         terms: list[Op] = [
@@ -104,6 +107,8 @@ class Table(Composite):
     quantization: Quantization | None = None
     rows: Op | None = None
 
+    elementwise: ClassVar[bool] = True
+
     def body(self) -> Op:
         x, values, q = self.x.type, self.values.type, self.quantization
         self.expect(x.is_integer and table_size(x.dtype) <= 1 << 16, "8 or 16 bits", x)
@@ -155,6 +160,8 @@ class Divide(Composite):
     multiplier: Op
     shift: int
     quantization: Quantization
+
+    elementwise: ClassVar[bool] = True
 
     def body(self) -> Op:
         q = self.quantization

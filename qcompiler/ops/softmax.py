@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from qcompiler.graph import Op, op
 from qcompiler.ops.arithmetic import (
     Add,
@@ -81,6 +83,8 @@ class Reciprocal(Composite):
 
     total: Op
 
+    elementwise: ClassVar[bool] = True
+
     def body(self) -> Op:
         self.expect(self.total.type.dtype == "int32", "an int32 total", self.total.type)
         total = Maximum(Cast(self.total, "int64"), scalar(1, "int64"))
@@ -99,6 +103,8 @@ class Average(Composite):
 
     weighted: Op
     reciprocal: Op
+
+    elementwise: ClassVar[bool] = True
 
     def body(self) -> Op:
         self.expect(self.weighted.type.dtype == "int32", "int32 sums", self.weighted.type)

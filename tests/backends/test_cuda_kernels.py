@@ -38,10 +38,11 @@ from qcompiler.backends.cuda.kernels import (  # noqa: E402
     make_plan,
     pack_product,
 )
-from qcompiler.backends.cuda.kernels.attention_plan import Attention, AttentionPlan  # noqa: E402
+from qcompiler.backends.cuda.kernels.attention_plan import AttentionPlan  # noqa: E402
 from qcompiler.backends.cuda.kernels.generation import GENERATIONS, Generation  # noqa: E402
 from qcompiler.backends.cuda.kernels.rules import CUDA  # noqa: E402
 from qcompiler.backends.cuda.launches import launches  # noqa: E402
+from qcompiler.backends.tvm.layout import AttentionShape  # noqa: E402
 from qcompiler.backends.tvm.problem import Epilogue, Matmul  # noqa: E402
 from qcompiler.graph import Constant, Graph  # noqa: E402
 from qcompiler.ops import (  # noqa: E402
@@ -270,7 +271,7 @@ def test_every_cut_of_attention(rows: int, apart: bool, monkeypatch: pytest.Monk
     """As for grids of all sizes, which a small graph does not have."""
     cut = attention_rule.attention_plan
 
-    def plan(problem: Attention, generation: Generation) -> AttentionPlan:
+    def plan(problem: AttentionShape, generation: Generation) -> AttentionPlan:
         return dataclasses.replace(cut(problem, generation), rows=rows, apart=apart)
 
     monkeypatch.setattr(attention_rule, "attention_plan", plan)

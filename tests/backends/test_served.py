@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simt_graphs import product
+from simt_graphs import attention, normalization, product
 from tvm.target import Target
 
 from qcompiler import import_onnx, quantize
@@ -19,9 +19,25 @@ from qcompiler.backends.target import load_kernels
 from qcompiler.backends.targets import target
 from qcompiler.backends.tvm import lower as lowering
 from qcompiler.backends.tvm.problem import Epilogue
+from qcompiler.backends.tvm.table import Pointwise
 from qcompiler.graph import Graph, Op
-from qcompiler.ops import Add, Cast, Clip, Mul, Requantize, ShiftRight
-from qcompiler.passes import LOWERING, Fuse, PassManager
+from qcompiler.ops import (
+    Add,
+    Attention,
+    Average,
+    Cast,
+    Clip,
+    Composite,
+    Exponentials,
+    Maximum,
+    Mul,
+    NormalizeInteger,
+    Reciprocal,
+    Requantize,
+    ShiftRight,
+    Table,
+)
+from qcompiler.passes import LOWERING, Fuse, FuseAttention, PassManager
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 SERVED = {
@@ -117,7 +133,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How the epilogues end that rules make from now on."""
     found: list[str] = []
     for module in (product_rule, depthwise_rule, attention_rule):
-        monkeypatch.setattr(module, "Epilogue", spy(module.Epilogue, found))
+        monkeypatch.setattr(module, "vector_end", spy(module.vector_end, found))
     return found
 
 
@@ -127,8 +143,30 @@ def test_ends_of_products(name: str, ends: list[str]) -> None:
     assert Counter(ends) == ENDS[name]
 
 
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    "product": lambda: product((5, 64), 32),
+    "normalization": lambda: normalization((5, 64)),
+    "attention": lambda: attention((20, 37), (16, 48), mask=(20, 37)),
+}
+COMPOSITES = (Attention, Average, Exponentials, NormalizeInteger, Reciprocal, Requantize, Table)
+
+
+@pytest.mark.parametrize("chosen", ["cpu:cascadelake", "cuda:sm_80"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_no_rule_looks_into_bodies(name: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def longer(body: Callable[[Composite], Op]) -> Callable[[Composite], Op]:
+        return lambda self: Maximum(body(self), body(self))
+
+    for kind in COMPOSITES:
+        monkeypatch.setattr(kind, "body", longer(kind.body))
+    program = lowered(Fuse()(FuseAttention()(GRAPHS[name]())), chosen)
+    rows = "cuda rows" if name == "normalization" and "cuda" in chosen else None
+    expected = rows or f"{chosen.partition(':')[0]} {name}"
+    assert [k.implementation for k in program.kernels] == [expected]
+
+
 @pytest.mark.parametrize(("end", "way"), [("uint8", "vector"), ("int8", "codes")])
-def test_rules_see_composites_and_not_their_bodies(
+def test_epilogues_see_composites_and_not_their_bodies(
     end: str, way: str, ends: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def body(self: Requantize) -> Op:
@@ -142,9 +180,9 @@ def test_rules_see_composites_and_not_their_bodies(
     assert ends == [way]
 
 
-def spy(kind: Callable[..., Epilogue], ends: list[str]) -> Callable[..., Epilogue]:
-    def made(*fields: object) -> Epilogue:
-        found = kind(*fields)
+def spy(form: Callable[..., Epilogue], ends: list[str]) -> Callable[..., Epilogue]:
+    def made(end: Pointwise, **options: bool) -> Epilogue:
+        found = form(end, **options)
         ways = {"vector": found.vector, "codes": found.table and found.table.codes}
         ends.append(next((way for way, form in ways.items() if form is not None), "scalar"))
         return found

@@ -12,8 +12,10 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.layout import AttentionShape
+from qcompiler.backends.tvm.problem import Epilogue
+from qcompiler.backends.tvm.table import Pointwise
 
-from .attention_block import Block, Scalars
+from .attention_block import Block
 from .attention_pack import packed_columns
 from .attention_plan import attention_plan
 from .isa import Isa
@@ -23,7 +25,7 @@ _TASKS = 16  # iterations of the parallel loop: even shares of up to 16 threads
 
 
 def build_attention(
-    problem: AttentionShape, isa: Isa, scalars: Scalars, name: str = "main"
+    problem: AttentionShape, isa: Isa, codes: Epilogue, average: Pointwise, name: str = "main"
 ) -> PrimFunc:
     """Generate the kernel.
 
@@ -31,7 +33,8 @@ def build_attention(
         problem: Shapes and layouts.
         isa: The instruction set; the compilation target must have its features, and `Isa.pixels`
             must be 1.
-        scalars: What happens to single elements.
+        codes: From a score to its code.
+        average: From a weighted sum and the reciprocal of its row's total to the result.
         name: Global symbol of the function.
 
     Returns:
@@ -49,14 +52,11 @@ def build_attention(
         table = argument("table", (256,), "uint8")
         code_operands, average_operands = (
             [argument(f"{kind}{i}", *operand) for i, operand in enumerate(operands)]
-            for kind, operands in (
-                ("code", scalars.codes.operands),
-                ("average", scalars.operands),
-            )
+            for kind, operands in (("code", codes.operands), ("average", average.types))
         )
         out = argument("out", problem.result.memory, problem.dtype)
         keys, values = packed_columns(plan, key, value)
-        block = Block(plan, scalars, query, keys, values, mask, table)
+        block = Block(plan, codes, average, query, keys, values, mask, table)
         items = problem.heads * plan.blocks
         tasks = min(items, _TASKS)
         with either_loop(tasks, plan.cycles > PARALLEL_CYCLES) as task:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.problem import Epilogue, Expr
+from qcompiler.backends.tvm.recognized import reciprocal
+from qcompiler.backends.tvm.table import Pointwise
+from qcompiler.backends.tvm.te import load
 
 from .attention_pack import Packed, flat, unravel
 from .attention_plan import AttentionPlan, ceil_div, cut
 from .dot import SIGN_BIT, Tile, needs_flip, operand_dtype
 from .lookup import BYTES, permute, quarters
 from .loops import spans
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """What happens to single elements.
-
-    Attributes:
-        codes: From a score to its code, at an index of the scores; with the operands it reads.
-        mask: The mask's element there: `mask(buffer, index)`.
-        reciprocal: From a row's total of exponentials to its int64 reciprocal.
-        average: From a weighted sum and the reciprocal to the result, at an index of it.
-        operands: Shape and dtype of the buffers for `average`.
-    """
-
-    codes: Epilogue
-    mask: Callable[[Expr, tuple[Expr, ...]], Expr]
-    reciprocal: Callable[[Expr], Expr]
-    average: Callable[[Expr, Expr, Sequence[Expr], tuple[Expr, ...]], Expr]
-    operands: tuple[tuple[tuple[int, ...], str], ...]
 
 
 @dataclass(frozen=True)
@@ -58,10 +42,11 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Block:
-    """Emits the work on one block of rows."""
+    """Emits the work on one block of rows; see `build_attention` for the names."""
 
     plan: AttentionPlan
-    scalars: Scalars
+    codes: Epilogue
+    average: Pointwise
     query: Expr
     keys: Packed
     values: Packed
@@ -123,14 +108,13 @@ class Block:
         stride = plan.vectors[1] * lanes
         with T.serial(plan.rows) as r:
             row = T.bind(first + r)
-            reciprocal = T.bind(scratch.reciprocals[r])
+            factor = T.bind(scratch.reciprocals[r])
             for start, width, blocks in spans(e, lanes):
                 with T.serial(blocks) as block, T.vectorized(width) as lane:
                     column = start + block * width + lane
                     index = (*place, row, column)
-                    value = self.scalars.average(
-                        scratch.sums[r * stride + column], reciprocal, average_operands, index
-                    )
+                    elements = (scratch.sums[r * stride + column], factor)
+                    value = self.average.value(elements, average_operands, index)
                     T.buffer_store(out, value, list(p.result.index(index)))
 
     def _codes(
@@ -143,7 +127,7 @@ class Block:
     ) -> None:
         """Scores, and their codes where these can be had from registers."""
         plan, isa = self.plan, self.plan.isa
-        p, lanes, epilogue = plan.problem, isa.lanes, self.scalars.codes
+        p, lanes, epilogue = plan.problem, isa.lanes, self.codes
         n, group, steps = p.extents[1], isa.group, plan.steps[0]
         lowest = T.cast(T.int32(-128 if p.codes_dtype == "int8" else 0), p.codes_dtype)
         for r in range(plan.rows):
@@ -243,7 +227,7 @@ class Block:
         for start, width, blocks in spans(self.plan.problem.extents[1], BYTES):
             with T.serial(blocks) as block, T.vectorized(width) as lane:
                 column = start + block * width + lane
-                kept = self.scalars.mask(self.mask, (*place, column))
+                kept = load(self.mask, (*place, column))
                 T.buffer_store(keep, T.Select(kept, T.uint8(255), T.uint8(0)), [column])
 
     def _exponentials(self, r: Expr, scratch: Scratch) -> None:
@@ -294,7 +278,7 @@ class Block:
                     found = T.bitwise_and(found, scratch.keep[column])
                 T.buffer_store(scratch.exponentials, T.cast(found, stored), [base + column])
         total = self._total(base, scratch)
-        T.buffer_store(scratch.reciprocals, self.scalars.reciprocal(total), [r])
+        T.buffer_store(scratch.reciprocals, reciprocal(total), [r])
 
     def _clear(self, scratch: Scratch, base: Expr, n: int, keep: bool) -> None:
         """Zeros beyond the last key, in the last vector of a row."""

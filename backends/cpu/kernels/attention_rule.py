@@ -6,21 +6,18 @@ from dataclasses import dataclass
 
 from tvm.target import Target
 
-from qcompiler.backends.tvm.problem import Epilogue
-from qcompiler.backends.tvm.recognized import RecognizedAttention, reciprocal, recognized_attention
-from qcompiler.backends.tvm.table import Anchored, Match
-from qcompiler.backends.tvm.te import load
+from qcompiler.backends.tvm.recognized import recognized_attention
+from qcompiler.backends.tvm.table import Match
 from qcompiler.ops import Skeleton
 
 from .attention import build_attention
-from .attention_block import Scalars
 from .isa import best_isa
-from .requantize import vector_epilogue
+from .requantize import vector_end
 
 
 @dataclass(frozen=True)
-class FusedAttention:
-    """Attention as `qcompiler.ops.attention` recognises it."""
+class Attentions:
+    """`Attention`, with the transposes and the requantization around it."""
 
     name: str = "cpu attention"
 
@@ -29,24 +26,9 @@ class FusedAttention:
         parts = recognized_attention(found)
         if parts is None:
             return None
-        isa = best_isa(target, one_pixel=True)
-        scalars = _scalars(parts)
+        isa, codes = best_isa(target, one_pixel=True), vector_end(parts.codes)
         return Match(
-            (found.key, isa, scalars.codes.vector is None),
-            lambda: build_attention(parts.shape, isa, scalars),
+            (found.key, isa, *codes.forms),
+            lambda: build_attention(parts.shape, isa, codes, parts.average),
             parts.arguments,
         )
-
-
-def _scalars(parts: RecognizedAttention) -> Scalars:
-    codes, average = parts.codes, parts.average
-    region = Anchored(codes.variables[0], codes.operands, codes.root, codes.skeleton)
-    return Scalars(
-        codes=Epilogue(codes.types, parts.shape.codes_dtype, region.value, vector_epilogue(region)),
-        mask=load,
-        reciprocal=reciprocal,
-        average=lambda total, factor, buffers, index: average.value(
-            (total, factor), buffers, index
-        ),
-        operands=average.types,
-    )

@@ -16,9 +16,9 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from qcompiler.backends.tvm.table import Match
-from qcompiler.backends.tvm.te import Expr, element, load
-from qcompiler.graph import Input, Op, fold
+from qcompiler.backends.tvm.table import Match, Pointwise, on_leaves
+from qcompiler.backends.tvm.te import Expr
+from qcompiler.graph import Constant, Input
 from qcompiler.ops import Pad, Skeleton, Transpose
 
 from .loops import argument, flat, loop
@@ -37,53 +37,38 @@ class Entry:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel for transpose(pad(codes of [n, c, h, w])), the border being optional."""
-        (root,) = found.graph.outputs.values()
+        root = found.root
         if not isinstance(root, Transpose) or root.permutation != _TO_LAST:
             return None
         pad = root.x if isinstance(root.x, Pad) else None
         codes = root.x if pad is None else pad.x
-        leaves = found.graph.inputs
-        images = [x for x in leaves if x.type.shape == codes.type.shape]
+        images = [x for x in found.leaves if x.type.shape == codes.type.shape]
         fits = (
-            not isinstance(codes, Input)
+            not isinstance(codes, (Input, Constant))
             and len(images) == 1
             and 2 <= codes.type.shape[1] <= _MOST_CHANNELS
             and codes.type.shape[3] >= _LEAST_PIXELS
             and (pad is None or not any((*pad.before[:2], *pad.after[:2])))
-            and all(x.elementwise for x in _inner(codes))
+            and all(x.elementwise or x in (root, pad) for x in found.ops)
         )
         if not fits:
             return None
-        return Match(found.key, lambda: _build(found, codes, pad), found.leaves)
+        codes_at, shape = on_leaves(found, codes), root.type.shape
+        return Match(found.key, lambda: _build(codes_at, pad, shape), found.leaves)
 
 
-def _inner(codes: Op) -> list[Op]:
-    """The ops that compute the codes."""
-    seen: dict[Op, None] = {}
-    waiting = [codes]
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, Input) and node not in seen:
-            seen[node] = None
-            waiting += node.operands
-    return list(seen)
-
-
-def _build(found: Skeleton, codes: Op, pad: Pad | None) -> PrimFunc:
-    (root,) = found.graph.outputs.values()
-    n, channels, h, w = codes.type.shape
-    _, rows, cols, _ = root.type.shape
+def _build(codes: Pointwise, pad: Pad | None, shape: tuple[int, ...]) -> PrimFunc:
+    n, channels, h, w = codes.root.type.shape
+    _, rows, cols, _ = shape
+    dtype = codes.root.type.dtype
     top, left = pad.before[2:] if pad is not None else (0, 0)
-    border = T.IntImm(root.type.dtype, int(pad.value) if pad is not None else 0)
+    border = T.IntImm(dtype, int(pad.value) if pad is not None else 0)
     width = min(_PIXELS, 1 << (w.bit_length() - 1))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
-        buffers = [
-            argument(f"x{i}", x.type.shape, x.type.dtype) for i, x in enumerate(found.graph.inputs)
-        ]
-        shaped = argument("out", root.type.shape, root.type.dtype)
-        out = flat(shaped, math.prod(root.type.shape), root.type.dtype)
+        buffers = [argument(f"x{i}", *kind) for i, kind in enumerate(codes.types)]
+        out = flat(argument("out", shape, dtype), math.prod(shape), dtype)
 
         def fill(start: Expr, count: int) -> None:
             with T.serial(count) as i:
@@ -98,7 +83,7 @@ def _build(found: Skeleton, codes: Op, pad: Pad | None) -> PrimFunc:
                     first = T.bind(start + left * channels)
                     with T.serial(-(-w // width)) as block:
                         col = T.bind(T.min(block * width, w - width))
-                        mixed = _pixels(found, codes, buffers, (image, row, col), width)
+                        mixed = _pixels(codes, buffers, (image, row, col), width)
                         T.buffer_store(
                             out, mixed, [T.Ramp(first + col * channels, 1, width * channels)]
                         )
@@ -109,24 +94,15 @@ def _build(found: Skeleton, codes: Op, pad: Pad | None) -> PrimFunc:
 
 
 def _pixels(
-    found: Skeleton, codes: Op, buffers: list[Any], place: tuple[Expr, Expr, Expr], width: int
+    codes: Pointwise, buffers: list[Any], place: tuple[Expr, Expr, Expr], width: int
 ) -> Expr:
     """The codes of some neighbouring pixels, channels last, as one vector."""
     image, row, col = place
-    channels, dtype = codes.type.shape[1], codes.type.dtype
-    env: dict[Op, Any] = dict(zip(found.graph.inputs, buffers, strict=True))
+    channels, dtype = codes.root.type.shape[1], codes.root.type.dtype
     planes = T.alloc_buffer((channels * width,), dtype, layout=None)
     for channel in range(channels):
         with T.vectorized(width) as lane:
-            index = (image, T.int32(channel), row, col + lane)
-
-            def visit(node: Op, values: list[Any], index: tuple[Expr, ...] = index) -> Expr:
-                pairs = zip(node.operands, values, strict=True)
-                return element(
-                    node, [load(v, index) if isinstance(x, Input) else v for x, v in pairs]
-                )
-
-            value = fold([codes], dict(env), visit)[codes]
+            value = codes.value((), buffers, (image, T.int32(channel), row, col + lane))
             T.buffer_store(planes, value, [channel * width + lane])
     order = [c * width + i for i in range(width) for c in range(channels)]
     whole = planes[T.Ramp(0, 1, channels * width)]

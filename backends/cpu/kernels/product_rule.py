@@ -16,7 +16,7 @@ from .build import build
 from .cost import Cut
 from .isa import Isa, best_isa
 from .pack import pack
-from .requantize import table_end, vector_epilogue
+from .requantize import vector_end
 
 Choose = Callable[[Conv2d | Matmul, Isa, Epilogue], Cut | None]
 """Which of `plan.cuts` a product gets; None leaves it to the cost model."""
@@ -34,15 +34,11 @@ class Products:
         product = recognized_product(found)
         if product is None:
             return None
-        region, problem = product.region, product.problem
-        isa = best_isa(target)
-        types = tuple((o.type.shape, o.type.dtype) for o in region.operands)
-        vector, table = vector_epilogue(region), table_end(region)
-        epilogue = Epilogue(types, region.root.type.dtype, region.value, vector, table)
+        problem, isa, epilogue = product.problem, best_isa(target), vector_end(product.end)
         cut = None if self.choose is None else self.choose(problem, isa, epilogue)
         packed = pack(problem, isa, product.weight, product.bias, cut=cut)
         return Match(
-            (found.key, isa, vector is None, table is None or table.codes is None, cut),
+            (found.key, isa, *epilogue.forms, cut),
             lambda: build(problem, isa, epilogue, cut=cut),
-            (product.x, *packed, *product.operands),
+            (product.x, *packed, *product.end.leaves),
         )

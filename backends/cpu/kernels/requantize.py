@@ -15,8 +15,8 @@ import numpy as np
 from tvm.ir.prim.expr import Shuffle
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from qcompiler.backends.tvm.problem import Expr, TableEnd, Vector
-from qcompiler.backends.tvm.table import Anchored
+from qcompiler.backends.tvm.problem import Epilogue, Expr, TableEnd, Vector
+from qcompiler.backends.tvm.table import Pointwise
 from qcompiler.graph import Input, Op
 from qcompiler.ops import Requantize, Table
 
@@ -64,28 +64,36 @@ def requantization(found: Op, parts: Mapping[Op, Op]) -> Requantization | None:
     return Requantization(terms, offset, shift, *found.limits, found.type.dtype)
 
 
-def vector_epilogue(region: Anchored) -> Vector | None:
-    """The epilogue of a region on vectors, if it is a requantization and nothing else."""
-    return _on_vectors(region, region.skeleton.root)
+def vector_end(end: Pointwise, *, rows: bool = True) -> Epilogue:
+    """The end of a kernel, on vectors if it is a requantization and nothing else, or a table.
+
+    Args:
+        end: What follows each accumulator.
+        rows: Whether channels may have tables of their own; else these are looked up one by one.
+    """
+    table = _table_end(end)
+    if table is not None and table.rows is not None and not rows:
+        table = None
+    return replace(end.epilogue, vector=_on_vectors(end, end.skeleton.root), table=table)
 
 
-def table_end(region: Anchored) -> TableEnd | None:
-    """What a region looks up, if it ends in a table."""
-    table, parts = region.skeleton.root, region.skeleton.parts
-    if not isinstance(table, Table) or parts[table.values] not in region.operands:
+def _table_end(end: Pointwise) -> TableEnd | None:
+    """What is looked up, if it ends in a table."""
+    table, parts = end.skeleton.root, end.skeleton.parts
+    if not isinstance(table, Table) or parts[table.values] not in end.operands:
         return None
-    rows, codes = None, _codes_on_vectors(region, table.x)
-    if table.rows is not None and parts[table.rows] in region.operands:
-        rows = region.operands.index(parts[table.rows])
+    rows, codes = None, _codes_on_vectors(end, table.x)
+    if table.rows is not None and parts[table.rows] in end.operands:
+        rows = end.operands.index(parts[table.rows])
     elif table.rows is not None:
         codes = None
-    index = replace(region, root=parts[table.index]).value
-    return TableEnd(region.operands.index(parts[table.values]), index, codes, rows)
+    index = replace(end, root=parts[table.index]).epilogue.value
+    return TableEnd(end.operands.index(parts[table.values]), index, codes, rows)
 
 
-def _codes_on_vectors(region: Anchored, code: Op) -> Vector | None:
+def _codes_on_vectors(end: Pointwise, code: Op) -> Vector | None:
     """Places of 8-bit codes in a table that begins with the smallest of them."""
-    epilogue = _on_vectors(region, code)
+    epilogue = _on_vectors(end, code)
     if epilogue is None or code.type.dtype not in ("uint8", "int8"):
         return None
     if code.type.dtype == "uint8":
@@ -98,19 +106,19 @@ def _codes_on_vectors(region: Anchored, code: Op) -> Vector | None:
     return codes
 
 
-def _on_vectors(region: Anchored, code: Op) -> Vector | None:
-    how = requantization(code, region.skeleton.parts)
+def _on_vectors(end: Pointwise, code: Op) -> Vector | None:
+    how = requantization(code, end.skeleton.parts)
     if how is None:
         return None
-    values = [x for x, _ in how.terms]
-    if any(x is not region.anchor and x not in region.operands for x in values):
+    (anchor,), values = end.variables, [x for x, _ in how.terms]
+    if any(x is not anchor and x not in end.operands for x in values):
         return None
 
     def epilogue(sums: Expr, buffers: Sequence[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
-        of: dict[Op, Expr] = dict(zip(region.operands, buffers, strict=True))
+        of: dict[Op, Expr] = dict(zip(end.operands, buffers, strict=True))
 
         def vector(x: Op, dtype: str) -> Expr:
-            if x is region.anchor:
+            if x is anchor:
                 return sums
             return load_vector(of[x], place, dtype, lanes)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .attention_rule import FusedAttention
+from .attention_rule import Attentions
 from .depthwise_rule import Depthwise
 from .elementwise import Requantized
 from .entry import Entry
 from .normalization_rule import Normalizations
 from .product_rule import Products
 
-CPU = (Depthwise(), Products(), FusedAttention(), Normalizations(), Entry(), Requantized())
+CPU = (Depthwise(), Products(), Attentions(), Normalizations(), Entry(), Requantized())
 """The rules, in order of preference."""

@@ -17,8 +17,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from qcompiler.backends.tvm.layout import AttentionShape
+from qcompiler.backends.tvm.table import Pointwise
+
 from .attention_block import THREADS, Block
-from .attention_plan import TABLE, Attention, AttentionPlan, Scalars, ceil
+from .attention_plan import TABLE, AttentionPlan, ceil
 from .attention_softmax import averages, exponentials
 from .build import argument
 from .elements import Shaped
@@ -28,10 +31,11 @@ from .plan import STATIC_SHARED
 
 
 def build_attention(
-    problem: Attention,
+    problem: AttentionShape,
     plan: AttentionPlan,
     generation: Generation,
-    scalars: Scalars,
+    codes: Pointwise,
+    average: Pointwise,
     name: str = "main",
 ) -> PrimFunc:
     """Generate the kernel.
@@ -40,7 +44,8 @@ def build_attention(
         problem: Shapes and layouts.
         plan: Its `attention_plan`.
         generation: The oldest that must run it.
-        scalars: What happens to single elements.
+        codes: From a score to its code.
+        average: From a weighted sum and the reciprocal of its row's total to the result.
         name: Global symbol of the function.
 
     Returns:
@@ -62,9 +67,9 @@ def build_attention(
         operands = [
             [
                 Shaped(shape, argument(f"{kind}{i}", shape, dtype))
-                for i, (shape, dtype) in enumerate(o)
+                for i, (shape, dtype) in enumerate(end.types)
             ]
-            for kind, o in zip(("code", "average"), problem.operands, strict=True)
+            for kind, end in (("code", codes), ("average", average))
         ]
         out = argument("out", problem.result.memory, problem.dtype)
         with (
@@ -80,7 +85,7 @@ def build_attention(
                 head = T.bind(head // extent)
             first = T.bind(number % row_blocks * plan.rows)
             block = Block(
-                problem, plan, generation, scalars, shared, reciprocals, thread,
+                problem, plan, generation, codes, average, shared, reciprocals, thread,
                 tuple(reversed(place)), first, mask,
             )  # fmt: skip
             block.stage_queries_and_keys(query, key, table)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from qcompiler.backends.tvm.layout import AttentionShape
+from qcompiler.backends.tvm.table import Pointwise
+
 from . import instructions as ptx
-from .attention_plan import TABLE, Attention, AttentionPlan, Scalars, ceil
+from .attention_plan import TABLE, AttentionPlan, ceil
 from .elements import Shaped
 from .gather import copy_async, loaded
 from .generation import Generation
@@ -24,10 +27,11 @@ THREADS = 32 * WARPS
 class Block:
     """Emits the phases of one block; see `build_attention` for the names."""
 
-    problem: Attention
+    problem: AttentionShape
     plan: AttentionPlan
     generation: Generation
-    scalars: Scalars
+    codes: Pointwise
+    average: Pointwise
     shared: Expr
     reciprocals: Expr
     thread: Expr
@@ -148,7 +152,7 @@ class Block:
             for i in range(2):
                 at = T.bind(column + self.lane % 4 * 2 + i)
                 index = (*self.place, T.min(self.first + own, m - 1), T.min(at, n - 1))
-                code = self.scalars.code(sums[2 * upper + i], operands, index)
+                code = self.codes.value((sums[2 * upper + i],), operands, index)
                 code = T.cast(code, "int32") - lowest
                 T.buffer_store(pair, T.cast(code, "uint8"), [i])
             at = self.plan.places.codes + own * self.plan.code_stride + column + self.lane % 4 * 2

@@ -1,49 +1,20 @@
-"""Attention as one kernel sees it, and how it is cut."""
+"""How attention is cut."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from qcompiler.backends.tvm.layout import AttentionShape
 
-from .elements import Shaped
 from .generation import Generation
-from .instructions import Expr
 from .plan import CHUNK, MMA_DEPTH, STATIC_SHARED
 
 TABLE = 256
 """Entries of the table of exponentials."""
 
 _BLOCKS = 216  # enough for two on each multiprocessor of a large card
-
-
-@dataclass(frozen=True)
-class Attention(AttentionShape):
-    """What one kernel computes.
-
-    Attributes:
-        operands: Shape and dtype of the buffers that codes and averages are computed with.
-    """
-
-    operands: tuple[tuple[tuple[tuple[int, ...], str], ...], ...]
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """What happens to single elements.
-
-    Attributes:
-        code: From a score to its code, with buffers, at an index of the scores.
-        reciprocal: From a row's total of exponentials to its int64 reciprocal.
-        average: From a weighted sum and the reciprocal to the result, with buffers, at an index.
-    """
-
-    code: Callable[[Expr, Sequence[Shaped], tuple[Expr, ...]], Expr]
-    reciprocal: Callable[[Expr], Expr]
-    average: Callable[[Expr, Expr, Sequence[Shaped], tuple[Expr, ...]], Expr]
 
 
 class Places(NamedTuple):
@@ -108,7 +79,7 @@ class AttentionPlan:
         return Places(0, keys, values, codes, table, table + TABLE)
 
 
-def attention_plan(problem: Attention, generation: Generation) -> AttentionPlan | None:
+def attention_plan(problem: AttentionShape, generation: Generation) -> AttentionPlan | None:
     """Cut a problem; None if it does not fit shared memory, or lies in memory at odd places.
 
     What is above 48 KiB costs other blocks their place, so it is taken only where nothing else

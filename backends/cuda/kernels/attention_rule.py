@@ -1,24 +1,23 @@
-"""The rule for attention: what of the recognised ops becomes what of the kernel."""
+"""The rule for attention: one launch from query, key and value to the result."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from tvm.target import Target
 
-from qcompiler.backends.tvm.recognized import reciprocal, recognized_attention
+from qcompiler.backends.tvm.recognized import recognized_attention
 from qcompiler.backends.tvm.table import Match
 from qcompiler.ops import Skeleton
 
 from .attention import build_attention
-from .attention_plan import Attention, Scalars, attention_plan
+from .attention_plan import attention_plan
 from .generation import best_generation
 
 
 @dataclass(frozen=True)
-class FusedAttention:
-    """Attention as `qcompiler.ops.attention` recognises it."""
+class Attentions:
+    """`Attention`, with the transposes and the requantization around it."""
 
     name: str = "cuda attention"
 
@@ -27,21 +26,11 @@ class FusedAttention:
         parts, oldest = recognized_attention(found), best_generation(target)
         if parts is None or oldest is None:
             return None
-        codes, average = parts.codes, parts.average
-        fields = {f.name: getattr(parts.shape, f.name) for f in dataclasses.fields(parts.shape)}
-        problem = Attention(**fields, operands=(codes.types, average.types))
-        plan = attention_plan(problem, oldest)
+        shape, plan = parts.shape, attention_plan(parts.shape, oldest)
         if plan is None:
             return None
-        scalars = Scalars(
-            code=lambda score, buffers, index: codes.value((score,), buffers, index),
-            reciprocal=reciprocal,
-            average=lambda total, factor, buffers, index: average.value(
-                (total, factor), buffers, index
-            ),
-        )
         return Match(
             (found.key, oldest),
-            lambda: build_attention(problem, plan, oldest, scalars),
+            lambda: build_attention(shape, plan, oldest, parts.codes, parts.average),
             parts.arguments,
         )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from qcompiler.backends.tvm.recognized import reciprocal
+
 from . import instructions as ptx
 from .attention_block import WARPS, Block, registers
 from .attention_plan import ceil
@@ -51,7 +53,7 @@ def exponentials(block: Block) -> None:
         for distance in (4, 2, 1):
             T.buffer_store(total, total[0] + _shuffle(total[0], distance), [0])
         with T.If(member == 0), T.Then():
-            T.buffer_store(block.reciprocals, block.scalars.reciprocal(total[0]), [row])
+            T.buffer_store(block.reciprocals, reciprocal(total[0]), [row])
     block.sync()
 
 
@@ -125,7 +127,8 @@ def _store_averages(
         found = T.alloc_buffer((2,), block.problem.dtype, scope="local", layout=None)
         for i in range(2):
             index = (*block.place, block.first + row, column + i)
-            value = block.scalars.average(pair[i], block.reciprocals[row], operands, index)
+            elements = (pair[i], block.reciprocals[row])
+            value = block.average.value(elements, operands, index)
             T.buffer_store(found, value, [i])
         layout = block.problem.result
         start = layout.offset((*block.place, block.first + row, column))

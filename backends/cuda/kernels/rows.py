@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from qcompiler.backends.tvm.te import element, whole_operands
+from qcompiler.backends.tvm.te import element, tables, whole_operands
 from qcompiler.graph import Graph, Input, Op
 from qcompiler.ops import Cast, ReduceMax, ReduceSum
 
@@ -39,14 +39,22 @@ class RowPlan:
     """How rows are shared out.
 
     Attributes:
-        rows: How many.
-        columns: Elements of each.
+        shape: Of what is reduced.
         threads: Of a row.
     """
 
-    rows: int
-    columns: int
+    shape: tuple[int, ...]
     threads: int
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def columns(self) -> int:
+        """Elements of each."""
+        return self.shape[-1]
 
     @property
     def vectors(self) -> int:
@@ -64,39 +72,23 @@ class RowPlan:
         return -(-self.rows // self.rows_together)
 
 
-def row_plan(graph: Graph) -> RowPlan | None:
-    """The rows of a skeleton that reduces its last axis and does all else element by element."""
-    nodes = [x for x in graph.ops if not isinstance(x, Input)]
-    reductions = [x for x in nodes if isinstance(x, Reduction)]
-    if not reductions or any(not (x.elementwise or x in reductions) for x in nodes):
-        return None
-    if any(x.type.is_float for x in graph.ops):
-        return None
-    (shape,) = {x.operands[0].type.shape for x in reductions} or {()}
-    return None if not shape else _plan(graph, shape, reductions)
+def row_plan(graph: Graph, shape: tuple[int, ...]) -> RowPlan | None:
+    """How to share out rows of that shape; None if they are too short or too long.
 
-
-def _plan(graph: Graph, shape: tuple[int, ...], reductions: Sequence[Op]) -> RowPlan | None:
-    rank, columns = len(shape), shape[-1]
-    (root,) = graph.outputs.values()
-    fits = all(x.axes == (rank - 1,) for x in reductions) and columns >= _FEWEST_COLUMNS  # type: ignore[attr-defined]
-    fits = fits and root.type.shape in (shape, (*shape[:-1], 1))
-    tables = {
-        x
-        for node in graph.ops
-        for x, whole in zip(node.operands, whole_operands(node), strict=True)
-        if whole
-    }
+    Or if a value of the graph, tables aside, does not broadcast with them.
+    """
+    (root,), whole, columns = graph.outputs.values(), tables(graph), shape[-1]
+    fits = columns >= _FEWEST_COLUMNS and root.type.shape in (shape, (*shape[:-1], 1))
     for x in graph.ops:
         own = x.type.shape
-        broadcasts = len(own) <= rank and all(
+        broadcasts = len(own) <= len(shape) and all(
             a in (1, b) for a, b in zip(own[::-1], shape[::-1], strict=False)
         )
-        fits = fits and (broadcasts or x in tables)
+        fits = fits and (broadcasts or x in whole)
     threads = WARP
     while threads < _MOST_THREADS and threads * LANES * _VECTORS < columns:
         threads *= 2
-    plan = RowPlan(math.prod(shape[:-1]), columns, threads)
+    plan = RowPlan(shape, threads)
     return plan if fits and plan.vectors <= _MOST_VECTORS else None
 
 
@@ -157,12 +149,6 @@ class _Row:
     values: dict[Op, Expr] = field(default_factory=dict)
     loaded: dict[Op, list[Sequence[Expr]]] = field(default_factory=dict)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of values with an element per column."""
-        found = (x.operands[0].type.shape for x in self.graph.ops if isinstance(x, Reduction))
-        return next(found)
-
     def column(self, vector: int) -> Expr:
         """First column of one of the thread's vectors; it may lie beyond the end."""
         return (vector * self.plan.threads + self.thread % self.plan.threads) * LANES
@@ -192,34 +178,26 @@ class _Row:
                 store_lanes(out, own, column, self.plan.columns, values, root.type.dtype)
 
     def _load(self) -> None:
-        columns = self.plan.columns
+        shape, columns, whole = self.plan.shape, self.plan.columns, tables(self.graph)
         for x in self.graph.inputs:
-            if self._is_table(x) or x in self.values:
+            if x in whole or x in self.values:
                 continue
             operand = Operand(self.buffers[x], x.type.shape, x.type.dtype)
             row = self.row if operand.leading else None
             if self._is_whole_row(x):
-                self.values[x] = Reader(self.shape, T.int32(0)).load(operand, row)[0]
+                self.values[x] = Reader(shape, T.int32(0)).load(operand, row)[0]
                 continue
             self.loaded[x] = []
             for vector in range(self.plan.vectors):
                 column = self.column(vector)
                 inside = T.bind(T.Select(column < columns, column, 0))
-                self.loaded[x].append(Reader(self.shape, inside).load(operand, row))
+                self.loaded[x].append(Reader(shape, inside).load(operand, row))
 
     def _is_whole_row(self, x: Op) -> bool:
         return not x.type.shape or x.type.shape[-1] == 1
 
     def _uses(self, x: Op) -> int:
         return sum(operand is x for user in self.graph.users[x] for operand in user.operands)
-
-    def _is_table(self, x: Op) -> bool:
-        users = self.graph.users[x]
-        return any(
-            x is operand and whole
-            for node in users
-            for operand, whole in zip(node.operands, whole_operands(node), strict=True)
-        )
 
     def _value(self, node: Op, known: dict[Op, Expr]) -> Expr:
         wholes = whole_operands(node)

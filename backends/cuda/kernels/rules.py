@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tvm.target import Target
-from tvm.tirx import PrimFunc
 
-from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul
+from qcompiler.backends.tvm.problem import Conv2d, Epilogue
 from qcompiler.backends.tvm.recognized import recognized_product
-from qcompiler.backends.tvm.table import Anchored, Match, anchored, scalar_value
-from qcompiler.backends.tvm.te import whole_operands
-from qcompiler.graph import Constant, Graph, Input, Op, fold
-from qcompiler.ops import ConvInteger, MaxPool, ReduceSum, Skeleton, Window
+from qcompiler.backends.tvm.table import Match, anchored, on_leaves
+from qcompiler.backends.tvm.te import tables
+from qcompiler.graph import Constant, Graph, Op, fold, toposort
+from qcompiler.ops import (
+    ConvInteger,
+    Exponentials,
+    IntegerNormalization,
+    MaxPool,
+    ReduceMax,
+    ReduceSum,
+    ShiftExponentials,
+    ShiftGELU,
+    Shiftmax,
+    Skeleton,
+    Window,
+)
+from qcompiler.types import TensorType
 
-from .attention_rule import FusedAttention
+from .attention_rule import Attentions
 from .build import build_product, pack_product
 from .elements import LANES
-from .generation import Generation, best_generation
-from .instructions import Expr
+from .generation import best_generation
 from .pixels import Windows, build_elementwise, build_windows, pack_filters
 from .rows import build_rows, row_plan
 
@@ -36,29 +46,14 @@ class Products:
         product, oldest = recognized_product(found), best_generation(target)
         if product is None or oldest is None:
             return None
-        if isinstance(product.problem, Conv2d) and product.problem.groups > 1:
+        problem, end = product.problem, product.end
+        if isinstance(problem, Conv2d) and problem.groups > 1:
             return None
         return Match(
             (found.key, oldest),
-            _builder(product.region, product.problem, oldest),
-            (
-                product.x,
-                pack_product(product.problem, product.weight),
-                product.bias,
-                *product.operands,
-            ),
+            lambda: build_product(problem, oldest, end.epilogue),
+            (product.x, pack_product(problem, product.weight), product.bias, *end.leaves),
         )
-
-
-def _builder(
-    region: Anchored, problem: Conv2d | Matmul, oldest: Generation
-) -> Callable[[], PrimFunc]:
-    return lambda: build_product(problem, oldest, _epilogue(region))
-
-
-def _epilogue(region: Anchored) -> Epilogue:
-    types = tuple((x.type.shape, x.type.dtype) for x in region.operands)
-    return Epilogue(types, region.root.type.dtype, region.value)
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,11 @@ class Pixels:
         region = anchored(found, (ConvInteger, MaxPool, ReduceSum))
         if region is None:
             return None
-        windows = _windows(region.anchor)
-        if windows is None or region.root.type.is_float:
+        anchor, end = region
+        windows = _windows(anchor)
+        if windows is None or found.root.type.is_float:
             return None
-        leaves: dict[Op, Op] = dict(zip(found.graph.inputs, found.leaves, strict=True))
-        x, *constants = (leaves[operand] for operand in region.anchor.operands)
+        x, *constants = map(found.fed, anchor.operands)
         packed: tuple[np.ndarray, ...] = ()
         if windows.kind == "dot":
             if not all(isinstance(c, Constant) for c in constants):
@@ -84,11 +79,10 @@ class Pixels:
             weight, *bias = (c.array for c in constants if isinstance(c, Constant))
             start = bias[0] if bias else np.zeros(weight.shape[0], np.int32)
             packed = (pack_filters(weight), start)
-        epilogue = _epilogue(region)
         return Match(
             found.key,
-            lambda: build_windows(windows, epilogue),
-            (x, *packed, *(leaves[operand] for operand in region.operands)),
+            lambda: build_windows(windows, end.epilogue),
+            (x, *packed, *end.leaves),
         )
 
 
@@ -117,37 +111,28 @@ class Elements:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel with a thread per four elements."""
-        nodes = [x for x in found.graph.ops if not isinstance(x, Input)]
-        (root,) = found.graph.outputs.values()
-        if not nodes or not root.type.shape or not all(x.elementwise for x in nodes):
+        if not found.root.type.shape or not all(x.elementwise for x in found.ops):
             return None
-        if any(x.type.is_float for x in found.graph.ops) or _written_out(root) > _MOST_OPS:
+        whole = on_leaves(found, found.root)
+        if _computes_float(found) or _written_out(whole.root) > _MOST_OPS:
             return None
-        read = tuple(found.graph.inputs)
-        shape, shapes = _flattened(found.graph, root)
-        types = tuple((shapes[x], x.type.dtype) for x in read)
-
-        def value(_: Expr, buffers: Sequence[Expr], index: Sequence[Expr]) -> Expr:
-            return scalar_value(root, {}, dict(zip(read, buffers, strict=True)), index)
-
-        return Match(
-            found.key,
-            lambda: build_elementwise(shape, Epilogue(types, root.type.dtype, value)),
-            found.leaves,
-        )
+        shape, shapes = _flattened(found.graph, found.root.type)
+        types = tuple((shapes[x], x.type.dtype) for x in whole.operands)
+        end = Epilogue(types, found.root.type.dtype, lambda _, *at: whole.value((), *at))
+        return Match(found.key, lambda: build_elementwise(shape, end), whole.leaves)
 
 
-def _flattened(graph: Graph, root: Op) -> tuple[tuple[int, ...], dict[Op, tuple[int, ...]]]:
+def _computes_float(found: Skeleton) -> bool:
+    return any(x.type.is_float for x in toposort([found.root]))
+
+
+def _flattened(
+    graph: Graph, result: TensorType
+) -> tuple[tuple[int, ...], dict[Op, tuple[int, ...]]]:
     """Shapes of the result and of the operands; one long row where that makes whole vectors."""
     own: dict[Op, tuple[int, ...]] = {x: x.type.shape for x in graph.inputs}
-    shape, size = root.type.shape, root.type.size
-    tables = {
-        x
-        for node in graph.ops
-        for x, whole in zip(node.operands, whole_operands(node), strict=True)
-        if whole
-    }
-    elements = [x for x in own if x not in tables]
+    shape, size, whole = result.shape, result.size, tables(graph)
+    elements = [x for x in own if x not in whole]
     if any(own[x] != shape and x.type.size != 1 for x in elements) or size % LANES:
         return shape, own
     return (size,), {**own, **{x: (size,) if own[x] == shape else () for x in elements}}
@@ -169,11 +154,14 @@ class Rows:
 
     def match(self, found: Skeleton, target: Target) -> Match | None:
         """A kernel with one or more warps per row."""
-        plan = row_plan(found.graph)
+        reductions = [x for x in found.ops if not x.elementwise]
+        shapes = {x.operands[0].type.shape for x in reductions if _is_row(x)}
+        if len(shapes) != 1 or _computes_float(found) or not all(map(_is_row, reductions)):
+            return None
+        plan = row_plan(found.graph, *shapes)
         if plan is None:
             return None
-        leaves = dict(zip(found.graph.inputs, found.leaves, strict=True))
-        numbers: dict[Op, int] = {}
+        leaves, numbers = found.feeds, dict[Op, int]()
         for x, leaf in leaves.items():
             if isinstance(leaf, Constant) and leaf.array.ndim == 0 and _is_simple(leaf.array):
                 numbers[x] = int(leaf.array)
@@ -182,6 +170,16 @@ class Rows:
             lambda: build_rows(found.graph, plan, numbers),
             tuple(leaf for x, leaf in leaves.items() if x not in numbers),
         )
+
+
+def _is_row(node: Op) -> bool:
+    """Whether an op reduces the last axis, and does all else element by element."""
+    match node:
+        case ReduceSum(x, axes) | ReduceMax(x, axes) | IntegerNormalization(x, axes):
+            return axes == (x.type.rank - 1,)
+        case Exponentials() | ShiftExponentials() | Shiftmax() | ShiftGELU():
+            return node.axis == node.type.rank - 1
+    return False
 
 
 def _is_simple(number: np.ndarray) -> bool:
@@ -195,5 +193,5 @@ def _is_simple(number: np.ndarray) -> bool:
     return size <= 64 or odd in (1, 3) or size & (size + 1) == 0
 
 
-CUDA = (FusedAttention(), Products(), Rows(), Pixels(), Elements())
+CUDA = (Attentions(), Products(), Rows(), Pixels(), Elements())
 """The rules, in order of preference."""
