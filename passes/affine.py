@@ -42,7 +42,6 @@ from qcompiler.ops import (
 from qcompiler.ops.integer import INT32_MAX
 from qcompiler.ops.softmax import AVERAGE_BITS
 from qcompiler.passes.functions import normal, probabilities, shift_gelu, weights
-from qcompiler.passes.linear import is_known
 from qcompiler.types import Quantization, TensorType
 
 Term = tuple[Op, np.ndarray]
@@ -71,11 +70,11 @@ class Affine:
 
 
 def affine(value: Op, config: QuantizationConfig) -> Affine | None:
-    """The affine form of a real value whose leaves are dequantized codes; None if it has none.
+    """The affine form of a real value whose leaves are dequantized codes, as `form_of` found it.
 
     Zero points end up in biases and constants: real = s·(q − z) (Jacob et al. 2018, eq. 1).  The
     configuration chooses the forms of softmax, GELU and normalization.  What sums up too much for
-    32 bits has no form, but for products with constants, which become several sums.
+    32 bits has no form (None), but for products with constants, which become several sums.
     """
     try:
         return _affine(value, config)
@@ -83,59 +82,44 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
         return None
 
 
-def _affine(value: Op, config: QuantizationConfig) -> Affine | None:
+def _affine(value: Op, config: QuantizationConfig) -> Affine:
     match value:
-        case Constant(array=c) if value.type.is_float:
+        case Constant(array=c):
             return Affine((), c.astype(np.float64))
         case Dequantize(q):
             return _codes(q)
-        case Cast(x) if not x.type.is_float:
+        case Cast(x):
             return _whole(x)
-        case Add(a, b) | Sub(a, b):
-            left, right = affine(a, config), affine(b, config)
-            if left is None or right is None:
-                return None
-            sign = 1.0 if isinstance(value, Add) else -1.0
-            return left.plus(right.scaled(np.array(sign)))
+        case Add(a, b):
+            return _affine(a, config).plus(_affine(b, config))
+        case Sub(a, b):
+            return _affine(a, config).plus(_affine(b, config).scaled(np.array(-1.0)))
         case Mul(a, Constant(array=c)):
-            form = affine(a, config)
-            return form and form.scaled(c.astype(np.float64))
+            return _affine(a, config).scaled(c.astype(np.float64))
         case Mul(Dequantize(a), Dequantize(b)):
             return _product(a, b)
-        case Conv(Dequantize(x), Dequantize(Constant() as w), bias) as conv:
-            if _is_16_bit(x) and is_known(bias):
-                term = bias.array[:, None, None] if isinstance(bias, Constant) else None
-                return _by_halves(functools.partial(_conv, conv, w=w, bias=None), x, term)
-            return _conv(conv, x, w, bias)
+        case Conv(Dequantize(x), Dequantize(Constant() as w), bias):
+            return _by_halves(functools.partial(_conv, value, w), x, bias)
+        case MatMul(Softmax(Dequantize(x)) as softmax, Dequantize(v)):
+            return _attend(weights(softmax, x, config), v)
         case MatMul(Dequantize(x), Dequantize(w), bias):
-            if _is_16_bit(x) and is_known(bias):
-                term = bias.array if isinstance(bias, Constant) else None
-                return _by_halves(functools.partial(_matmul, value, w=w, bias=None), x, term)
-            return _product_in_parts(value, x, w, bias)
+            return _by_halves(functools.partial(_product_in_parts, w), x, bias)
         case ReduceMean(Dequantize(x), axes):
             return _mean(value, x, axes)
         case AveragePool(Dequantize(x), window):
             return _average(value, x, window)
         case Normalize(Dequantize(x)):
-            return _single(normal(value, x, config))
+            return _single(*normal(value, x, config))
+        case Softmax(Dequantize(x)):
+            return _single(*probabilities(value, x, config))
         case Map() if (gelu := shift_gelu(value, config)) is not None:
             return Affine(((gelu, gelu.quantization.scales(gelu.type.rank)),), np.asarray(0.0))
-        case MatMul(Softmax(Dequantize(x), axis) as softmax, Dequantize(v), None) if (
-            axis == x.type.rank - 1
-        ):
-            return _attend(weights(softmax, x, config), v)
-        case Softmax(Dequantize(x)):
-            return _single(probabilities(value, x, config))
-    return None
+    raise NotImplementedError(f"{value.label()}: an affine form")
 
 
 def _quantization(q: Op) -> Quantization:
     assert q.type.quantization is not None
     return q.type.quantization
-
-
-def _is_per_tensor(q: Op) -> bool:
-    return _quantization(q).axis is None
 
 
 def _codes(q: Op) -> Affine:
@@ -144,37 +128,29 @@ def _codes(q: Op) -> Affine:
     return Affine(((q, scales),), -scales * zero_points)
 
 
-def _whole(x: Op) -> Affine | None:
+def _whole(x: Op) -> Affine:
     """Whole numbers and truth values are integers already; what is beyond ±2^30 is moved there."""
-    if x.type.dtype in ("uint32", "uint64"):
-        return None
     if x.type.dtype == "int64":
         x = Clip(x, -WHOLE_LIMIT, WHOLE_LIMIT)
     return Affine(((Cast(x, "int32"), np.asarray(1.0)),), np.asarray(0.0))
 
 
-def _product(a: Op, b: Op) -> Affine | None:
+def _product(a: Op, b: Op) -> Affine:
     """s_a·s_b·(q_a − z_a)·(q_b − z_b)."""
-    factors, bound = [], 1
+    factors = []
     for x in (a, b):
-        q = _quantization(x)
-        if q.axis is not None:
-            return None
         code: Op = Cast(x, "int32")
-        if z := q.zero_point[0]:
+        if z := _quantization(x).zero_point[0]:
             code = Add(code, scalar(-z, "int32"))
-        bound *= max(q.bounds.high - z, z - q.bounds.low)
         factors.append(code)
-    if bound > INT32_MAX:
-        return None
     scale = np.asarray(_quantization(a).scale[0] * _quantization(b).scale[0])
     return Affine(((Mul(*factors), scale),), np.asarray(0))
 
 
-def _by_halves(
-    product: Callable[[Op], Affine | None], x: Op, bias: np.ndarray | None
-) -> Affine | None:
+def _by_halves(product: Callable[[Op, Op | None], Affine], x: Op, bias: Op | None) -> Affine:
     """A product with 16-bit codes: 256 times that of their upper bytes, and that of the lower."""
+    if _quantization(x).bounds.bits <= 8:
+        return product(x, bias)
     scale = _quantization(x).scale[0]
     upper = Requantize(
         (x,), (scalar(1 << 16, "int32"),), scalar(0, "int64"), 24,
@@ -183,21 +159,14 @@ def _by_halves(
     factors = (scalar(1 << 16, "int32"), scalar(-(1 << 24), "int32"))
     meaning = Quantization.per_tensor("uint8", scale)
     lower = Requantize((x, upper), factors, scalar(0, "int64"), 16, meaning)
-    forms = [product(half) for half in (upper, lower)]
-    if forms[0] is None or forms[1] is None:
-        return None
-    constant = np.zeros(()) if bias is None else bias.astype(np.float64)
-    return forms[0].plus(forms[1]).plus(Affine((), constant))
+    form = product(upper, None).plus(product(lower, None))
+    if not isinstance(bias, Constant):
+        return form
+    channels = form.terms[0][1].shape
+    return form.plus(Affine((), bias.array.astype(np.float64).reshape(channels)))
 
 
-def _is_16_bit(x: Op) -> bool:
-    q = _quantization(x)
-    return x.type.dtype == "int16" and q.axis is None and not any(q.zero_point)
-
-
-def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
-    if not _is_8_bit(x) or not is_known(bias):
-        return None
+def _conv(conv: Conv, w: Constant, x: Op, bias: Op | None) -> Affine:
     zero_point, window = _quantization(x).zero_point[0], conv.window
     if zero_point and any(window.pads):  # padding is real 0, which is not code 0
         top, left, bottom, right = window.pads
@@ -227,33 +196,26 @@ def _conv(conv: Conv, x: Op, w: Constant, bias: Op | None) -> Affine | None:
     return form.plus(Affine(((sums, -(offsets * scales).reshape(channel)),), np.asarray(0.0)))
 
 
-def _product_in_parts(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
+def _product_in_parts(w: Op, x: Op, bias: Op | None) -> Affine:
     """`_matmul`, its terms in as many accumulators as it takes to keep them within int32."""
     try:
-        return _matmul(value, x, w, bias)
+        return _matmul(x, w, bias)
     except TooLongError:
         if not isinstance(w, Constant) or w.type.rank != 2:
             raise
     size, lead = w.type.shape[0], x.type.shape[:-1]
-    form: Affine | None = None
+    forms: list[Affine] = []
     for start, stop in ((0, size // 2), (size // 2, size)):
         rows = w.array[start:stop]
         kind = TensorType(w.type.dtype, rows.shape, w.type.quantization)
         starts, stops = (*(0 for _ in lead), start), (*lead, stop)
         part = Slice(x, starts, stops, (1,) * x.type.rank)
-        found = _product_in_parts(value, part, Constant(rows, kind), None if start else bias)
-        if found is None:
-            return None
-        form = found if form is None else form.plus(found)
-    return form
+        forms.append(_product_in_parts(Constant(rows, kind), part, None if start else bias))
+    return forms[0].plus(forms[1])
 
 
-def _matmul(value: MatMul, x: Op, w: Op, bias: Op | None) -> Affine | None:
-    if not _is_8_bit(x) or w.type.dtype != "int8" or not is_known(bias):
-        return None
+def _matmul(x: Op, w: Op, bias: Op | None) -> Affine:
     zero_point, meaning = _quantization(x).zero_point[0], _quantization(w)
-    if meaning.axis not in (None, w.type.rank - 1):
-        return None
     rank, channels = w.type.rank, (w.type.shape[-1],)
     scales = np.broadcast_to(_quantization(x).scale[0] * meaning.scales(rank).reshape(-1), channels)
     offsets = np.broadcast_to(meaning.zero_points(rank).reshape(-1), channels)
@@ -299,22 +261,14 @@ def _bias(
     return (Constant(total.astype(np.int32)) if total.any() else None), rest
 
 
-def _is_8_bit(x: Op) -> bool:
-    return x.type.dtype in ("uint8", "int8") and _is_per_tensor(x)
-
-
-def _mean(value: ReduceMean, x: Op, axes: tuple[int, ...]) -> Affine | None:
-    if not _is_per_tensor(x) or value.count * x.type.magnitude() > INT32_MAX:
-        return None
+def _mean(value: ReduceMean, x: Op, axes: tuple[int, ...]) -> Affine:
     q = _quantization(x)
     factor = np.asarray(q.scale[0] / value.count)
     return Affine(((ReduceSum(x, axes), factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
 
 
-def _average(value: AveragePool, x: Op, window: Window) -> Affine | None:
+def _average(value: AveragePool, x: Op, window: Window) -> Affine:
     """A depthwise convolution with ones; the padding adds nothing, and is not counted."""
-    if not _is_8_bit(x):
-        return None
     q, channels = _quantization(x), x.type.shape[1]
     ones = Constant(np.ones((channels, 1, *window.kernel), np.int8))
     total = ConvInteger(x, ones, None, window, channels)
@@ -322,18 +276,19 @@ def _average(value: AveragePool, x: Op, window: Window) -> Affine | None:
     return Affine(((total, factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
 
 
-def _single(found: tuple[Op, float] | None) -> Affine | None:
-    return found and Affine(((found[0], np.asarray(found[1])),), np.asarray(0.0))
+def _single(term: Op, factor: float) -> Affine:
+    return Affine(((term, np.asarray(factor)),), np.asarray(0.0))
 
 
-def _attend(weights: Op | None, v: Op) -> Affine | None:
-    """softmax(x) @ v with unnormalised weights, each row divided by its sum afterwards."""
-    q = _quantization(v)
-    if weights is None or v.type.dtype != "int8" or any(q.zero_point):
-        return None
-    if q.axis not in (None, v.type.rank - 1):
-        return None
+def _attend(weights: Op, v: Op) -> Affine:
+    """softmax(x) @ v with unnormalised weights, each row divided by its sum afterwards.
+
+    So a zero point of v is the same one of its average.
+    """
+    q, rank = _quantization(v), v.type.rank
     reciprocal = Reciprocal(ReduceSum(weights, (weights.type.rank - 1,)))
     average = Average(MatMulInteger(weights, v), reciprocal)
-    factors = q.scales(v.type.rank).reshape(-1) * 2.0**-AVERAGE_BITS
-    return Affine(((average, factors if q.axis is not None else factors[0]),), np.asarray(0.0))
+    scales, zero_points = (
+        a.reshape(-1) if q.axis else a for a in (q.scales(rank), q.zero_points(rank))
+    )
+    return Affine(((average, scales * 2.0**-AVERAGE_BITS),), -scales * zero_points)

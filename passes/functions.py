@@ -36,21 +36,17 @@ ADALOG_STEPS = 37
 """AdaLog's bases are 2^(q/37) for whole q."""
 
 
-def weights(softmax: Softmax, x: Op, config: QuantizationConfig) -> Op | None:
-    """uint8 codes of exp(x − max), in front of a product with values; None if x does not suit."""
+def weights(softmax: Softmax, x: Op, config: QuantizationConfig) -> Op:
+    """uint8 codes of exp(x − max) of codes x, in front of a product with values."""
     config = config.rule(softmax)
-    if not _has_8_bits(x):
-        return None
     if config.softmax == "shift":
         return ShiftExponentials(x, softmax.axis, softmax.mask)
     return _exponentials(softmax, x, "uint8", config)
 
 
-def probabilities(softmax: Softmax, x: Op, config: QuantizationConfig) -> tuple[Op, float] | None:
-    """Codes of the normalised softmax of codes x and their scale; None if x does not suit."""
+def probabilities(softmax: Softmax, x: Op, config: QuantizationConfig) -> tuple[Op, float]:
+    """Codes of the normalised softmax of codes x and their scale."""
     config = config.rule(softmax)
-    if not _has_8_bits(x):
-        return None
     if config.softmax == "shift":
         node = Shiftmax(x, softmax.axis, softmax.mask)
         return node, node.quantization.scale[0]
@@ -59,13 +55,10 @@ def probabilities(softmax: Softmax, x: Op, config: QuantizationConfig) -> tuple[
     return Average(Cast(found, "int32"), reciprocal), 2.0**-AVERAGE_BITS
 
 
-def normal(node: Normalize, x: Op, config: QuantizationConfig) -> tuple[Op, float] | None:
-    """Codes of the normalized codes x and their scale; None if x does not suit."""
+def normal(node: Normalize, x: Op, config: QuantizationConfig) -> tuple[Op, float]:
+    """Codes of the normalized codes x and their scale."""
     q = x.type.quantization
-    if q is None or q.axis is not None or q.bounds.bits > 16:
-        return None
-    if not node.center and q.zero_point[0]:
-        return None
+    assert q is not None
     cls = IntegerLayerNorm if config.rule(node).normalization == "i-vit" else NormalizeInteger
     found = cls(x, node.axes, node.epsilon / q.scale[0] ** 2, node.center)
     return found, found.quantization.scale[0]
@@ -88,11 +81,6 @@ def _is_gelu(function: Map) -> bool:
     """Whether the function is GELU in any of its forms, of which x·σ(1.702x) is 0.0204 off."""
     x = np.linspace(-8, 8, 161, dtype=np.float32)
     return bool(np.abs(function.at(x) - x * special.ndtr(x)).max() <= 0.021)
-
-
-def _has_8_bits(x: Op) -> bool:
-    q = x.type.quantization
-    return x.type.dtype in ("uint8", "int8") and q is not None and q.axis is None
 
 
 def _exponentials(softmax: Softmax, x: Op, dtype: str, config: QuantizationConfig) -> Exponentials:

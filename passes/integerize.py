@@ -14,32 +14,24 @@ from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Constant, Op, Rule
 from qcompiler.invariants import quantized
 from qcompiler.ops import (
-    Add,
     Cast,
     Clip,
     Codes,
     Dequantize,
     Div,
     Divide,
-    Equal,
-    Map,
-    Mul,
     Pad,
     Quantize,
     Relu,
     Requantize,
-    Table,
-    scalar,
-    table_size,
 )
 from qcompiler.passes.affine import Affine, affine
 from qcompiler.passes.base import Preserves, RewritePass
 from qcompiler.passes.evidence import ConfiguredPass
-from qcompiler.passes.functions import representatives, shift_gelu
+from qcompiler.passes.functions import shift_gelu
+from qcompiler.passes.spec import TABLES, Form, form_of
+from qcompiler.passes.tables import function_of, image, to_other_table, to_table
 from qcompiler.types import Quantization, TensorType
-
-LARGEST_TABLE = 1 << 20
-"""Entries of all tables of a function together."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +70,9 @@ class Integerize(ConfiguredPass, RewritePass):
     preserves: ClassVar[Preserves] = "reals"
 
     def rules(self) -> tuple[Rule, ...]:
-        """Codes that nothing changes, movements and tables before the general affine rule."""
-        shift, requantize = (
-            functools.partial(rule, config=self.configuration)
-            for rule in (to_shift_gelu, to_requantize)
-        )
-        return (
-            same_codes,
-            plain_codes,
-            move_codes,
-            compare_codes,
-            shift,
-            to_table,
-            to_divide,
-            requantize,
-        )
+        """Codes that nothing changes, then what gives codes or whole numbers, as `spec` says."""
+        by_form = functools.partial(to_integers, config=self.configuration)
+        return (same_codes, plain_codes, to_other_table, compare_codes, by_form)
 
 
 def same_codes(node: Op) -> Op | None:
@@ -112,6 +92,20 @@ def plain_codes(node: Op) -> Op | None:
         case Codes(x, meaning):
             return Cast(Quantize(x, meaning), meaning.bounds.dtype)
     return None
+
+
+def to_integers(node: Op, config: QuantizationConfig) -> Op | None:
+    """quantize(x) → the integers that `form_of` says x is made of."""
+    if not isinstance(node, Quantize):
+        return None
+    form = Form.SUM if isinstance(node.x, Dequantize) else form_of(node.x)
+    if form in TABLES and shift_gelu(function_of(node.x)[0], config) is None:
+        return to_table(node) or to_scaled_table(node)
+    if form is Form.CODES:
+        return move_codes(node)
+    if form is Form.QUOTIENT:
+        return to_divide(node)
+    return None if form is None else to_requantize(node, config)
 
 
 def move_codes(node: Op) -> Op | None:
@@ -146,131 +140,43 @@ def _on_codes(node: Op, values: tuple[Op, ...], quantization: Quantization | Non
     return node.with_operands(codes.get(x, x) for x in node.operands)
 
 
-def to_shift_gelu(node: Op, config: QuantizationConfig) -> Op | None:
-    """quantize(gelu(dequantize(q))·c + t) → ShiftGELU and a requantization, where it is chosen."""
-    match node:
-        case Quantize((Map() as f) | Mul((Map() as f), Constant())):
-            pass
-        case Quantize(Add((Map() as f) | Mul((Map() as f), Constant()), Constant())):
-            pass
-        case _:
-            return None
-    return None if shift_gelu(f, config) is None else to_requantize(node, config)
-
-
-def to_table(node: Op) -> Op | None:
-    """quantize(f(dequantize(q))·c + t) of codes → a table, one per kind of channel."""
-    match node:
-        case Quantize(Add(Mul(Map() as f, Constant(array=c)), Constant(array=t)), q):
-            pass
-        case Quantize(Mul(Map() as f, Constant(array=c)), q):
-            t = np.zeros(())
-        case Quantize(Add(Map() as f, Constant(array=t)), q):
-            c = np.ones(())
-        case Quantize(Map() as f, q):
-            c, t = np.ones(()), np.zeros(())
-        case Map() if not node.type.is_float:
-            return _to_other_table(node)
-        case _:
-            return None
-    if (codes := _tabled(f)) is None or node.type.shape != codes.type.shape:
+def to_scaled_table(node: Quantize) -> Op | None:
+    """quantize(f(dequantize(q))·c + t) → a table of f in 16 bits, and one requantization."""
+    f, factor, term = function_of(node.x)
+    q, rank = node.quantization, node.type.rank
+    most = q.scales(rank) * 2 * max(-q.bounds.low, q.bounds.high) + np.abs(term)
+    factors = np.where(factor == 0, np.inf, np.abs(factor)).astype(np.float64)
+    between = fixed_point.affine_quantization(*image(f, float((most / factors).max())), "int16")
+    table = to_table(Quantize(f, between))
+    if table is None:
         return None
-    rank, meaning = codes.type.rank, codes.type.quantization
-    assert meaning is not None
-    # What one table depends on, for every kind of channel.
-    parts = (
-        meaning.scales(rank),
-        meaning.zero_points(rank),
-        c,
-        t,
-        q.scales(rank),
-        q.zero_points(rank),
-    )
-    shape = np.broadcast_shapes(*(np.shape(p) for p in parts))
-    columns = [np.broadcast_to(p, shape).reshape(-1).astype(np.float64) for p in parts]
-    kinds, which = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)
-    one = table_size(codes.type.dtype)
-    if len(kinds) * one > LARGEST_TABLE:
-        return None
-    all_codes = _all_codes(codes)
-    tables = [_table(f, all_codes, *kind) for kind in kinds]
-    values = np.clip(np.concatenate(tables), q.bounds.low, q.bounds.high).astype(q.bounds.dtype)
-    rows = None
-    if len(kinds) > 1:
-        rows = Constant((one * which).reshape(shape).astype(np.int32))
-    return Table(codes, Constant(values), q, rows)
+    form = Affine(((table, between.scale[0] * factor.astype(np.float64)),), term.astype(np.float64))
+    return requantize(form, q, None, None, rank)
 
 
-def _to_other_table(f: Map) -> Op | None:
-    """f(dequantize(q)) of another dtype than real numbers, such as x > 0 → a table."""
-    if (
-        (codes := _tabled(f)) is None
-        or (q := codes.type.quantization) is None
-        or q.axis is not None
-    ):
-        return None
-    reals = (_all_codes(codes) - q.zero_point[0]) * q.scale[0]
-    values = f.at(representatives(f, reals, q.scale[0]).astype(np.float32))
-    if f.type.dtype != "bool":
-        return Table(codes, Constant(values))
-    return Equal(Table(codes, Constant(values.astype(np.uint8))), scalar(1, "uint8"))
-
-
-def _tabled(f: Map) -> Op | None:
-    """The codes that a function of them can be looked up for."""
-    if not isinstance(f.x, Dequantize):
-        return None
-    q = f.x.x.type.quantization
-    return f.x.x if q is not None and q.bounds.bits <= 16 else None
-
-
-def _all_codes(codes: Op) -> np.ndarray:
-    info = np.iinfo(codes.type.dtype)
-    return np.arange(info.min, info.max + 1, dtype=np.int64)
-
-
-def _table(
-    f: Map,
-    codes: np.ndarray,
-    scale: float,
-    zero_point: float,
-    factor: float,
-    term: float,
-    result_scale: float,
-    result_zero_point: float,
-) -> np.ndarray:
-    """The result's code (not yet clamped) for each code of the operand."""
-    reals = representatives(f, (codes - zero_point) * scale, scale)
-    reals = f.at(reals.astype(np.float32)).astype(np.float64)
-    reals = np.nan_to_num(reals, nan=0.0)  # outside its domain
-    with np.errstate(over="ignore"):  # to an infinity, which saturates
-        steps = np.clip((reals * factor + term) / result_scale, -(2.0**31), 2.0**31)
-    return fixed_point.round_half_up(steps) + int(result_zero_point)
-
-
-def to_divide(node: Op) -> Op | None:
+def to_divide(node: Quantize) -> Op | None:
     """quantize(dequantize(a) / dequantize(b)) → one integer division."""
     match node:
         case Quantize(Div(Dequantize(a), Dequantize(b)), q) if q.axis is None:
-            pass
+            p, d = (x.type.quantization.scale[0] for x in (a, b) if x.type.quantization)
         case _:
             return None
-    meanings = [x.type.quantization for x in (a, b)]
-    if any(m is None or m.axis is not None or m.bounds.bits > 16 for m in meanings):
-        return None
-    p, d = (m.scale[0] for m in meanings if m is not None)
     ratio = p / (d * q.scale[0])
-    if not 2.0**-40 < ratio < 2.0**28:
-        return None
+    # Codes far finer than the quotients are made of coarser ones.
+    excess = max(int(np.frexp(ratio)[1]) - 28, 0)
+    meaning = q if not excess else Quantization.per_tensor("int32", np.ldexp(q.scale[0], excess))
+    ratio = np.ldexp(ratio, -excess)
     shift = int(np.clip(28 - np.frexp(ratio)[1], 0, 42))
-    multiplier = int(fixed_point.round_half_up(np.ldexp(ratio, shift)))
-    return Divide(a, b, Constant(np.array(multiplier, np.int32)), shift, q)
+    multiplier = max(int(fixed_point.round_half_up(np.ldexp(ratio, shift))), 1)  # or all give 0
+    quotient = Divide(a, b, Constant(np.array(multiplier, np.int32)), shift, meaning)
+    if not excess:
+        return quotient
+    form = Affine(((quotient, np.asarray(meaning.scale[0])),), np.asarray(0.0))
+    return requantize(form, q, None, None, node.type.rank)
 
 
-def to_requantize(node: Op, config: QuantizationConfig) -> Op | None:
+def to_requantize(node: Quantize, config: QuantizationConfig) -> Op | None:
     """quantize(clamp(affine combination)) → accumulators and one requantization."""
-    if not isinstance(node, Quantize):
-        return None
     value, low, high = _clamps(node.x)
     form, bounds = affine(value, config), _code_bounds(node.quantization, low, high)
     if form is None or not form.terms or bounds is None:

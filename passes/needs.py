@@ -1,37 +1,20 @@
-"""What each op of the real language needs of its operands to be computed with integers.
-
-`InsertQdq` puts codes where they are needed; `Integerize` then finds what it expects.
-"""
+"""How wide the ops of the real language want their operands: the needs that `spec.py` refers to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
-from qcompiler.graph import Constant, Op
-from qcompiler.ops import (
-    Add,
-    AveragePool,
-    Cast,
-    Clip,
-    Codes,
-    Conv,
-    Div,
-    FakeQuantize,
-    Map,
-    MatMul,
-    MaxPool,
-    Mul,
-    Normalize,
-    Pad,
-    ReduceMean,
-    Relu,
-    Softmax,
-    Sub,
-)
+from qcompiler.graph import Op
+from qcompiler.ops import Codes, FakeQuantize, Map, MaxPool, ReduceMean
 from qcompiler.ops.integer import INT32_MAX
+
+STEEP = 1 / 16
+"""The part of a function's range that half a step of its operand's codes may be worth."""
 
 
 class Need(IntEnum):
@@ -47,90 +30,24 @@ class Need(IntEnum):
     """Outputs of the model, and operands of ops that stay in float."""
 
 
-PRODUCTS = (Conv, MatMul)
-STEEP = 1 / 16
-"""The part of a function's range that half a step of its operand's codes may be worth."""
+@dataclass(frozen=True)
+class Demand:
+    """What decides how wide an op wants an operand.
 
-
-def needs(
-    user: Op, x: Op, result: Collection[Need], steep: Callable[[Map], bool], wide: bool = False
-) -> Collection[Need]:
-    """What a user needs of an operand.
-
-    Args:
-        user: The op.
-        x: One of its operands.
+    Attributes:
+        x: The operand.
         result: What is needed of the op's own result.
         steep: Whether 8 bits are too few for the operand of a function.
         wide: Whether products, tables and maxima are to read 16 bits of this operand.
     """
-    match user:
-        case _ if not x.type.is_float:
-            return set()
-        case Conv(_, Constant()) | MatMul(_, Constant()) | MaxPool() if wide:
-            return {Need.WIDE}
-        case Map() if wide and Need.PRECISE not in result:
-            return {Need.WIDE}
-        case Conv() | MatMul() | AveragePool() | MaxPool() | Softmax():
-            return {Need.NARROW}
-        case Map():
-            return {Need.PRECISE if Need.PRECISE in result or steep(user) else Need.NARROW}
-        case FakeQuantize(quantization=q) | Codes(meaning=q):
-            return {Need.WIDE if q.bounds.bits <= 8 else Need.EXACT}
-        case Normalize():
-            return {Need.WIDE}
-        case Mul(_, Constant(array=c)) if c.size > 1:
-            return {max(need, Need.WIDE) for need in result}  # channels that differ in range
-        case Add(_, Constant()) | Mul(_, Constant()) | Relu() | Clip():
-            return result
-        case Add() | Sub():
-            return {Need.WIDE}
-        case Mul():
-            precise = Need.PRECISE if Need.PRECISE in result else Need.WIDE
-            return {min(precise, max(result, default=Need.NARROW))}
-        case Div():
-            return {Need.PRECISE}
-        case ReduceMean():
-            fits = user.count << 15 <= INT32_MAX
-            return {Need.PRECISE if Need.PRECISE in result and fits else Need.NARROW}
-    if any(x is y for y in user.fields(user.moves)):
-        return result
-    if any(x is y for y in user.fields(user.compares)):
-        return {Need.WIDE}
-    return {Need.EXACT}
+
+    x: Op
+    result: Collection[Need]
+    steep: Callable[[Map], bool]
+    wide: bool = False
 
 
-def takes_any_width(user: Op) -> bool:
-    """Whether operands that are wider for others' sake will do as well: terms of a sum."""
-    match user:
-        case Add() | Sub() | Mul(_, Constant()):
-            return True
-    return False
-
-
-def is_linear(x: Op) -> bool:
-    """Whether the real result is a linear combination of accumulators.
-
-    It need not be rounded before a clamp, a factor or a term behind it.
-    """
-    match x:
-        case Conv() | MatMul() | AveragePool() | ReduceMean() | Normalize() | Add() | Sub() | Mul():
-            return True
-        case Cast():
-            return not x.x.type.is_float
-    return False
-
-
-def joined(node: Op) -> tuple[Op, ...]:
-    """Operands that an op wants at the scale of its result: those that it mixes, and constants.
-
-    So it is with an element that a Pad adds, which its operand's range need not hold; an infinite
-    one saturates.
-    """
-    if isinstance(node, Pad):
-        return (node.x,) if node.value and np.isfinite(node.value) else ()
-    moved = tuple(x for x in node.fields(node.moves) if x.type.is_float)
-    return moved if len(moved) > 1 or any(isinstance(x, Constant) for x in moved) else ()
+Wants = Callable[[Any, Demand], Collection[Need]]
 
 
 def is_steep(function: Map, low: float, high: float) -> bool:
@@ -146,3 +63,59 @@ def is_steep(function: Map, low: float, high: float) -> bool:
     values = values[np.isfinite(values)].astype(np.float64)
     spread = float(np.ptp(values)) if values.size else 0.0
     return bool(np.abs(np.diff(values)).max(initial=0.0) > STEEP * spread)
+
+
+def always(need: Need) -> Wants:
+    """The same whatever the result is for."""
+    return lambda node, demand: {need}
+
+
+def like_result(node: Op, demand: Demand) -> Collection[Need]:
+    """As wide as the result: what clamps, adds a constant or changes all alike."""
+    return demand.result
+
+
+def weighted(node: Op, demand: Demand) -> Collection[Need]:
+    """Products with weights, as the configuration says."""
+    return {Need.WIDE if demand.wide else Need.NARROW}
+
+
+def channels(node: Op, demand: Demand) -> Collection[Need]:
+    """Factors of channels, which may differ in range in front of them."""
+    return {max(need, Need.WIDE) for need in demand.result}
+
+
+def multiplied(node: Op, demand: Demand) -> Collection[Need]:
+    """Products of values, element by element."""
+    precise = Need.PRECISE if Need.PRECISE in demand.result else Need.WIDE
+    return {min(precise, max(demand.result, default=Need.NARROW))}
+
+
+def averaged(node: ReduceMean, demand: Demand) -> Collection[Need]:
+    """Means, of 16 bits where their sum fits 32."""
+    fits = node.count << 15 <= INT32_MAX
+    return {Need.PRECISE if Need.PRECISE in demand.result and fits else Need.NARROW}
+
+
+def looked_up(node: Map, demand: Demand) -> Collection[Need]:
+    """Functions, by tables."""
+    if Need.PRECISE in demand.result:
+        return {Need.PRECISE}
+    if demand.wide:
+        return {Need.WIDE}
+    return {Need.PRECISE if demand.steep(node) else Need.NARROW}
+
+
+def annotated(node: FakeQuantize | Codes, demand: Demand) -> Collection[Need]:
+    """Codes that the model says, with bits to spare for their rounding."""
+    q = node.quantization if isinstance(node, FakeQuantize) else node.meaning
+    return {Need.WIDE if q.bounds.bits <= 8 else Need.EXACT}
+
+
+def moved(node: Op, demand: Demand) -> Collection[Need]:
+    """Elements as they are in the result; what is compared, at one scale."""
+    if isinstance(node, MaxPool):
+        return weighted(node, demand)
+    if any(demand.x is y for y in node.fields(node.moves)):
+        return demand.result
+    return {Need.WIDE if any(demand.x is y for y in node.fields(node.compares)) else Need.EXACT}
