@@ -10,8 +10,10 @@ import numpy as np
 
 from qcompiler import fixed_point
 from qcompiler.config import QuantizationConfig
-from qcompiler.errors import TooLongError
+from qcompiler.errors import UnprovedError
 from qcompiler.graph import Constant, Op
+from qcompiler.interval import Interval
+from qcompiler.invariants import proved
 from qcompiler.ops import (
     Add,
     Average,
@@ -42,7 +44,7 @@ from qcompiler.ops import (
 from qcompiler.ops.integer import INT32_MAX
 from qcompiler.ops.softmax import AVERAGE_BITS
 from qcompiler.passes.functions import normal, probabilities, shift_gelu, weights
-from qcompiler.types import Quantization, TensorType
+from qcompiler.types import Quantization, TensorType, machine_limits
 
 Term = tuple[Op, np.ndarray]
 WHOLE_LIMIT = 1 << 30
@@ -78,7 +80,7 @@ def affine(value: Op, config: QuantizationConfig) -> Affine | None:
     """
     try:
         return _affine(value, config)
-    except TooLongError:
+    except UnprovedError:
         return None
 
 
@@ -144,7 +146,7 @@ def _product(a: Op, b: Op) -> Affine:
             code = Add(code, scalar(-z, "int32"))
         factors.append(code)
     scale = np.asarray(_quantization(a).scale[0] * _quantization(b).scale[0])
-    return Affine(((Mul(*factors), scale),), np.asarray(0))
+    return Affine(((proved(Mul(*factors)), scale),), np.asarray(0))
 
 
 def _by_halves(product: Callable[[Op, Op | None], Affine], x: Op, bias: Op | None) -> Affine:
@@ -178,13 +180,13 @@ def _conv(conv: Conv, w: Constant, x: Op, bias: Op | None) -> Affine:
     scales = np.broadcast_to(meaning.scales(4).reshape(-1), (channels,)) * _quantization(x).scale[0]
     steps = w.array.astype(np.int64) - offsets[:, None, None, None]
     codes, rest = _bias(bias, scales, steps.sum(axis=(1, 2, 3)), zero_point)
-    term = ConvInteger(x, w, codes, window, conv.groups)
+    term = proved(ConvInteger(x, w, codes, window, conv.groups))
     form = Affine(((term, scales.reshape(channel)),), rest.reshape(channel))
     if not offsets.any():
         return form
     # What the zero points of the weights add depends on x: z_w·Σx over each window of a group.
     ones = np.ones((conv.groups, *w.type.shape[1:]), np.int8)
-    sums: Op = ConvInteger(x, Constant(ones), None, window, conv.groups)
+    sums = proved(ConvInteger(x, Constant(ones), None, window, conv.groups))
     if 1 < conv.groups < channels:  # one sum for several channels
         n, _, rows, columns = sums.type.shape
         inner = channels // conv.groups
@@ -200,7 +202,7 @@ def _product_in_parts(w: Op, x: Op, bias: Op | None) -> Affine:
     """`_matmul`, its terms in as many accumulators as it takes to keep them within int32."""
     try:
         return _matmul(x, w, bias)
-    except TooLongError:
+    except UnprovedError:
         if not isinstance(w, Constant) or w.type.rank != 2:
             raise
     size, lead = w.type.shape[0], x.type.shape[:-1]
@@ -222,13 +224,13 @@ def _matmul(x: Op, w: Op, bias: Op | None) -> Affine:
     if isinstance(w, Constant) and rank == 2:
         steps = w.array.astype(np.int64) - offsets
         codes, rest = _bias(bias, scales, steps.sum(axis=0), zero_point)
-        form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+        form = Affine(((proved(MatMulInteger(x, w, codes)), scales),), rest)
     else:
         codes, rest = _bias(bias, scales, np.zeros(channels, np.int64), 0)
-        form = Affine(((MatMulInteger(x, w, codes), scales),), rest)
+        form = Affine(((proved(MatMulInteger(x, w, codes)), scales),), rest)
         form = form.plus(_column_sums(w, scales, offsets, zero_point))
     if offsets.any():  # z_w·Σx
-        total = ReduceSum(x, (x.type.rank - 1,))
+        total = proved(ReduceSum(x, (x.type.rank - 1,)))
         form = form.plus(Affine(((total, -offsets * scales),), np.asarray(0.0)))
     return form
 
@@ -242,7 +244,7 @@ def _column_sums(w: Op, scales: np.ndarray, offsets: np.ndarray, zero_point: int
     if isinstance(w, Constant):
         sums = w.array.astype(np.float64).sum(axis=-2, keepdims=True)
         return Affine((), constant - zero_point * scales * sums)
-    total = ReduceSum(w, (w.type.rank - 2,))
+    total = proved(ReduceSum(w, (w.type.rank - 2,)))
     return Affine(((total, -zero_point * scales),), constant)
 
 
@@ -257,6 +259,8 @@ def _bias(
     steps[np.abs(steps) > INT32_MAX // 4] = 0  # all of it to the rest: room for the products
     codes = fixed_point.round_half_up(steps)
     total = codes - zero_point * sums
+    if not Interval.of(total) <= machine_limits("int32"):
+        raise UnprovedError(f"expected a bias within int32, found {Interval.of(total)}")
     rest = reals - codes * scales
     return (Constant(total.astype(np.int32)) if total.any() else None), rest
 
@@ -264,20 +268,21 @@ def _bias(
 def _mean(value: ReduceMean, x: Op, axes: tuple[int, ...]) -> Affine:
     q = _quantization(x)
     factor = np.asarray(q.scale[0] / value.count)
-    return Affine(((ReduceSum(x, axes), factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
+    constant = np.asarray(-q.scale[0] * q.zero_point[0])
+    return Affine(((proved(ReduceSum(x, axes)), factor),), constant)
 
 
 def _average(value: AveragePool, x: Op, window: Window) -> Affine:
     """A depthwise convolution with ones; the padding adds nothing, and is not counted."""
     q, channels = _quantization(x), x.type.shape[1]
     ones = Constant(np.ones((channels, 1, *window.kernel), np.int8))
-    total = ConvInteger(x, ones, None, window, channels)
+    total = proved(ConvInteger(x, ones, None, window, channels))
     factor = q.scale[0] / value.counts().astype(np.float64)
     return Affine(((total, factor),), np.asarray(-q.scale[0] * q.zero_point[0]))
 
 
 def _single(term: Op, factor: float) -> Affine:
-    return Affine(((term, np.asarray(factor)),), np.asarray(0.0))
+    return Affine(((proved(term), np.asarray(factor)),), np.asarray(0.0))
 
 
 def _attend(weights: Op, v: Op) -> Affine:
@@ -287,7 +292,7 @@ def _attend(weights: Op, v: Op) -> Affine:
     """
     q, rank = _quantization(v), v.type.rank
     reciprocal = Reciprocal(ReduceSum(weights, (weights.type.rank - 1,)))
-    average = Average(MatMulInteger(weights, v), reciprocal)
+    average = proved(Average(MatMulInteger(weights, v), reciprocal))
     scales, zero_points = (
         a.reshape(-1) if q.axis else a for a in (q.scales(rank), q.zero_points(rank))
     )

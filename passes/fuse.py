@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt
+from qcompiler.invariants import no_overflow
 from qcompiler.ops import (
     ConvInteger,
     Divide,
@@ -53,6 +54,7 @@ class Fuse(Pass):
         }
     """
 
+    ensures = (no_overflow,)
     preserves: ClassVar[Preserves] = "bits"
 
     def run(self, graph: Graph) -> Graph:

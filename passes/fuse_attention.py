@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.graph import Constant, Graph, Input, Op, fold, rebuilt, toposort
-from qcompiler.invariants import unfused
+from qcompiler.invariants import no_overflow, unfused
 from qcompiler.ops import (
     Attention,
     Average,
@@ -60,6 +60,7 @@ class FuseAttention(Pass):
     """
 
     requires = (unfused,)
+    ensures = (no_overflow,)
     preserves: ClassVar[Preserves] = "bits"
 
     def run(self, graph: Graph) -> Graph:

@@ -12,7 +12,7 @@ import numpy as np
 from qcompiler import fixed_point
 from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Constant, Op, Rule
-from qcompiler.invariants import quantized
+from qcompiler.invariants import no_overflow, quantized
 from qcompiler.ops import (
     Cast,
     Clip,
@@ -67,6 +67,7 @@ class Integerize(ConfiguredPass, RewritePass):
     """
 
     requires = (quantized,)
+    ensures = (no_overflow,)
     preserves: ClassVar[Preserves] = "reals"
 
     def rules(self) -> tuple[Rule, ...]:

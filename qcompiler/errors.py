@@ -86,5 +86,5 @@ class TypingError(QcompilerError):
     exit_code = 12
 
 
-class TooLongError(TypingError):
-    """Sums over so many elements that they are not proved to fit their integers."""
+class UnprovedError(TypingError):
+    """Integers that are not proved to keep to their types: sums over too many elements."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from qcompiler.graph import Constant, Graph, Input, Op
+from qcompiler.errors import UnprovedError
+from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.interval import Interval
 from qcompiler.ops import (
     BatchNormalization,
     Cast,
@@ -19,6 +21,7 @@ from qcompiler.ops import (
     MaxPool,
     Quantize,
 )
+from qcompiler.ops.integer import Product
 
 Invariant = Callable[[Graph], Iterator[str]]
 
@@ -70,6 +73,42 @@ def channels_last(graph: Graph) -> Iterator[str]:
     for node in graph.ops:
         if isinstance(node, (ConvInteger, MaxPool)) and not node.channels_last:
             yield f"{node.label()} has its channels first"
+
+
+def no_overflow(graph: Graph) -> Iterator[str]:
+    """No integer can leave its type, whatever the inputs hold; the model's own may wrap."""
+    found: list[str] = []
+
+    def visit(node: Op, operands: list[Interval | None]) -> Interval | None:
+        try:
+            return node.bounded(*operands)
+        except UnprovedError as error:
+            found.append(str(error))
+            return node.type.limits
+
+    fold(graph.ops, {}, visit)
+    for offence in found:
+        yield f"{offence}; give it fewer bits, or `skip` it, by a rule of the configuration"
+
+
+def proved(node: Op) -> Op:
+    """The op itself, if it and what it is computed from keep to their types, back to the codes.
+
+    Raises:
+        UnprovedError: names what may overflow.
+    """
+    _bounded(node)
+    return node
+
+
+def _bounded(node: Op) -> Interval | None:
+    return node.bounded(*(x.type.limits if _ends(x) else _bounded(x) for x in node.operands))
+
+
+def _ends(x: Op) -> bool:
+    """Whether the type alone says where a value lies: codes, and what holds no integers."""
+    coded = x.type.quantization is not None
+    return not x.type.is_integer or (coded and not isinstance(x, (Constant, Product)))
 
 
 def float_ops(graph: Graph) -> Iterator[Op]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import ml_dtypes  # noqa: F401  # teaches numpy the name bfloat16
 import numpy as np
 
 from qcompiler.errors import TypingError
+from qcompiler.interval import Interval
 
 FLOAT = "float32"
 FLOATS = frozenset([FLOAT, "float16", "bfloat16", "float64"])
@@ -199,15 +200,27 @@ class TensorType:
         """The same elements in another shape; a quantization per channel is refused."""
         return replace(self, shape=tuple(int(d) for d in shape))
 
+    @property
+    def limits(self) -> Interval | None:
+        """The integers that an element may be: its codes', or all of its dtype; None of others."""
+        if (q := self.quantization) is not None:
+            return Interval(q.bounds.low, q.bounds.high)
+        return machine_limits(self.dtype) if self.is_integer else None
+
     def magnitude(self) -> int:
         """The largest absolute value that an integer element can take."""
-        if (q := self.quantization) is not None:
-            return max(-q.bounds.low, q.bounds.high)
-        info = np.iinfo(self.dtype)
-        return max(-int(info.min), int(info.max))
+        assert self.limits is not None
+        return self.limits.magnitude
 
     def __str__(self) -> str:
         return f"{self.dtype}[{'x'.join(map(str, self.shape))}]{self.quantization or ''}"
+
+
+@cache
+def machine_limits(dtype: str) -> Interval:
+    """All integers that a dtype holds."""
+    info = np.iinfo(dtype)
+    return Interval(int(info.min), int(info.max))
 
 
 def raw(array: np.ndarray) -> memoryview:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 MAPPING = {"qcompiler": "qcompiler", "passes": "qcompiler.passes", "backends": "qcompiler.backends"}
 
 LAYERS = (
-    ("errors",),
+    ("errors", "interval"),
     ("files", "host", "types"),
     ("fixed_point", "graph"),
     ("interpret", "ops"),

@@ -144,10 +144,8 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (lambda: ops.MatMul(x(2, 4, 3), x(3, 3, 5)), "mat_mul: expected leading axes"),
     (lambda: ops.MatMulInteger(u8(2, 3), u8(3, 2)), "mat_mul_integer: expected int8 codes"),
     (lambda: ops.MatMulInteger(u8(2, 9), s8(9, 2), x(2)), "expected a bias int32"),
-    (lambda: ops.MatMulInteger(u8(1, 65794), s8(65794, 1)), "expected sums within int32"),
     (lambda: ops.BatchNormalization(x(1, 3), x(3), x(3), x(3), x(2)), "expected parameters"),
     (lambda: ops.ReduceMean(x(2, 3), (2,)), "reduce_mean: expected distinct axes below 2, found"),
-    (lambda: ops.ReduceSum(x(9, dtype="int32"), (0,)), "reduce_sum: expected sums within int32"),
     (lambda: ops.ReduceSum(u8(9), ()), "reduce_sum: expected distinct axes below 1"),
     (lambda: ops.Softmax(x(2, 3), -1), "softmax: expected an axis of x, found -1"),
     (lambda: ops.MaxPool(u8(1, 2, 2, 2), W3), "max_pool: window 3x3: expected at least"),
@@ -181,10 +179,6 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (
         lambda: ops.Requantize((u8(2),), (EXTREME,), EXTREME, 31, Q8),
         "requantize: expected an int64 offset",
-    ),
-    (
-        lambda: ops.Requantize((x(2, dtype="int32"),), (EXTREME,), ops.scalar(1, "int64"), 31, Q8),
-        "requantize: expected products within 62 bits",
     ),
     (
         lambda: ops.Requantize((u8(2),), (EXTREME,), ops.scalar(0, "int64"), 63, Q8),

@@ -72,7 +72,7 @@ def embed_layer_normalization(node: Node) -> tuple[Op, ...]:
     if mask is None:
         return y, count, total
     kept = Cast(Equal(mask, scalar(1, mask.type.dtype)), "int32")
-    return y, Reshape(ReduceSum(kept, (1,), "int32", tokens), (n,)), total
+    return y, Reshape(ReduceSum(kept, (1,)), (n,)), total
 
 
 @importer("BiasAdd", domain=MICROSOFT)

@@ -43,7 +43,7 @@ def reduced_sum(x: Op, axes: Axes) -> Op:
         mean = ReduceMean(x, axes)
         return Mul(mean, scalar(mean.count, FLOAT))
     dtype = "int32" if x.type.dtype == "int32" else "int64"
-    total = ReduceSum(x, axes, dtype, np.iinfo(dtype).max)
+    total = ReduceSum(x, axes, dtype)
     return total if dtype == x.type.dtype else Cast(total, x.type.dtype)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from typing_extensions import dataclass_transform
 
-from qcompiler.errors import TooLongError, TypingError
+from qcompiler.errors import TypingError, UnprovedError
+from qcompiler.interval import Interval
 from qcompiler.types import TensorType
 
 _C = TypeVar("_C", bound=type)
@@ -48,13 +50,17 @@ def op(cls: _C) -> _C:
 class Op:
     """A value and how it is computed.
 
-    A *primitive* says how in three forms, side by side: `numpy(*arrays)`, `te(t, *tensors)` (or
-    `scalar(t, *expressions)`, for elementwise ops) and `onnx(o, *values)`.  A composite (see
-    `qcompiler.ops.composite`) has a `body` of primitives instead.
+    A *primitive* says how in four forms, side by side: `numpy(*arrays)`, `te(t, *tensors)` (or
+    `scalar(t, *expressions)`, for elementwise ops), `onnx(o, *values)` and, of integers,
+    `interval(*intervals)`.  A composite (see `qcompiler.ops.composite`) has a `body` of primitives
+    instead.
 
     Attributes:
         name: The value's name in the user's model, where it has one.
         sources: Names of the ONNX nodes that it comes from, for reports and errors.
+        within: A lemma of the body that the op belongs to: where its result lies although the
+            intervals of its operands, which are correlated, do not tell.  The docstring of the body
+            proves it; tests attack it.
         elementwise: Whether each element of the result is computed from the operands' elements at
             its place, as numpy broadcasts them, and from tables.
         moves: Fields whose elements are what the result consists of: the op does the same to codes
@@ -65,7 +71,11 @@ class Op:
     name: str | None = field(default=None, kw_only=True)
     sources: tuple[str, ...] = field(default_factory=_origin.get, kw_only=True)
 
+    within: Interval | None = field(default=None, kw_only=True)
+
     elementwise: ClassVar[bool] = False
+    proved: ClassVar[bool] = False
+    """Whether its integers must not wrap, whatever those of its operands are."""
     moves: ClassVar[tuple[str, ...]] = ()
     compares: ClassVar[tuple[str, ...]] = ()
 
@@ -102,6 +112,51 @@ class Op:
         """The op as a TE tensor; `t` is `qcompiler.backends.tvm.te`, which ops never import."""
         raise NotImplementedError(f"{type(self).__name__}.te")
 
+    def interval(self, *operands: Any) -> Interval | None:
+        """Where the elements of the result lie before it wraps, from where those of operands lie.
+
+        As a form of the op; `bounded` is what to ask.
+
+        Args:
+            operands: An `Interval` for each integer operand, None for others.
+
+        Returns:
+            None where nobody proves anything of the integers: those of the model itself.
+
+        Raises:
+            UnprovedError: an operand may be what the op is not defined for.
+        """
+        moved = set(self.fields(self.moves))
+        found = [y for x, y in zip(self.operands, operands, strict=True) if x in moved]
+        return functools.reduce(operator.or_, found) if found else None
+
+    def bounded(self, *operands: Interval | None) -> Interval | None:
+        """Where the elements of the result lie, proved to be within its type.
+
+        Args:
+            operands: What this function gives for the operands.
+
+        Returns:
+            None for real numbers, truth values, and integers of the model itself, such as indices:
+            the arithmetic of those wraps, as ONNX has it.
+
+        Raises:
+            UnprovedError: the proof fails: some value of the operands may lead to an overflow.
+        """
+        limits, coded = self.type.limits, self.type.quantization is not None
+        widest = [x.type.limits for x in self.operands]
+        unknown = any(y is None is not w for y, w in zip(operands, widest, strict=True))
+        if not self.proved and (limits is None or (unknown and not coded)):
+            return None
+        known = (w if y is None else y for y, w in zip(operands, widest, strict=True))
+        found = self.interval(*known)
+        if found is None or limits is None:
+            return limits if coded else None
+        if self.within is not None:
+            found &= self.within
+        self.prove(found <= limits, f"values within {self.type.dtype} ({limits})", str(found))
+        return found
+
     @classmethod
     def kind(cls) -> str:
         """The op's name in text: `ConvInteger` → `conv_integer`."""
@@ -117,9 +172,9 @@ class Op:
             raise TypingError(f"{self.label()}: expected {expected}, found {found}")
 
     def prove(self, condition: bool, expected: str, found: object) -> None:
-        """Raise a `TooLongError` that names this op, unless `condition` holds."""
+        """Raise an `UnprovedError` that names this op, unless `condition` holds."""
         if not condition:
-            raise TooLongError(f"{self.label()}: expected {expected}, found {found}")
+            raise UnprovedError(f"{self.label()}: expected {expected}, found {found}")
 
     @cached_property
     def operands(self) -> tuple[Op, ...]:
@@ -147,7 +202,7 @@ class Op:
         return {
             f.name: value
             for f in dataclasses.fields(self)
-            if f.name not in ("name", "sources")
+            if f.name not in ("name", "sources", "within")
             and (value := getattr(self, f.name)) is not None
             and value is not f.default
             and not isinstance(value, Op)
@@ -212,6 +267,14 @@ class Constant(Op):
     def numpy(self, *operands: np.ndarray) -> np.ndarray:
         """The array."""
         return self.array
+
+    def interval(self, *operands: Any) -> Interval | None:
+        """That of the elements, if they are integers."""
+        return self._interval
+
+    @cached_property
+    def _interval(self) -> Interval | None:
+        return Interval.of(self.array) if self.type.is_integer else None
 
     @property
     def is_scalar(self) -> bool:

@@ -1,4 +1,4 @@
-"""Every op of the IR: declaration and semantics (numpy, TE and ONNX forms) together."""
+"""Every op of the IR: declaration and semantics (numpy, TE and ONNX forms, intervals) together."""
 
 from qcompiler.ops.arithmetic import (
     Add,

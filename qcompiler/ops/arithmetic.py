@@ -1,7 +1,7 @@
 """Elementwise arithmetic on any dtype: the vocabulary of composite bodies.
 
-Integer arithmetic wraps as in the machine; whoever builds a body proves that it does not.  Results
-carry no quantization: what codes mean is said by the composite that computes them.
+Integer arithmetic wraps as in the machine; `interval` says where a result lies before it does.
+Results carry no quantization: what codes mean is said by the composite that computes them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qcompiler.graph import Constant, Op, op
+from qcompiler.interval import Interval
 from qcompiler.types import TensorType, broadcast, common_quantization
 
 
@@ -57,6 +58,9 @@ class Add(Binary):
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a + b
 
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        return a + b
+
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return a + b
 
@@ -68,6 +72,9 @@ class Sub(Binary):
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a - b
 
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        return a - b
+
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return a - b
 
@@ -77,6 +84,9 @@ class Mul(Binary):
     """a · b."""
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a * b
+
+    def interval(self, a: Interval, b: Interval) -> Interval:
         return a * b
 
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
@@ -110,6 +120,10 @@ class FloorDiv(Binary):
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a // b
 
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        self.prove(b.low > 0, "divisors above 0", str(b))
+        return a // b
+
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return t.floordiv(a, b)
 
@@ -135,6 +149,11 @@ class ShiftRight(Binary):
         return super().infer()
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a >> b
+
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        self.prove(a.magnitude < 1 << 62, "values below 2^62", str(a))
+        self.prove(b <= Interval(0, 62), "shifts of 0…62", str(b))
         return a >> b
 
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
@@ -171,6 +190,9 @@ class Minimum(Extremum):
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.minimum(a, b)
 
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        return Interval(min(a.low, b.low), min(a.high, b.high))
+
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return t.min(a, b)
 
@@ -184,6 +206,9 @@ class Maximum(Extremum):
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.maximum(a, b)
+
+    def interval(self, a: Interval, b: Interval) -> Interval:
+        return Interval(max(a.low, b.low), max(a.high, b.high))
 
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return t.max(a, b)
@@ -328,6 +353,12 @@ class Clip(Elementwise):
         low, high = (None if v is None else np.asarray(v, x.dtype) for v in (self.low, self.high))
         return x if low is None and high is None else np.clip(x, low, high)
 
+    def interval(self, x: Interval) -> Interval:
+        """What is beyond the bounds saturates."""
+        low = x.low if self.low is None else int(self.low)
+        high = x.high if self.high is None else int(self.high)
+        return Interval(*(min(max(v, low), high) for v in (x.low, x.high)))
+
     def scalar(self, t: Any, x: Any) -> Any:
         if self.low is not None:
             x = t.max(x, t.const(self.low, self.type.dtype))
@@ -358,6 +389,10 @@ class Cast(Elementwise):
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.astype(self.dtype)
+
+    def interval(self, x: Interval | None) -> Interval | None:
+        """Of integers; what has codes, cast to what it is, becomes integers of the model itself."""
+        return x if self.dtype != self.x.type.dtype or self.x.type.quantization is None else None
 
     def scalar(self, t: Any, x: Any) -> Any:
         return t.cast(x, self.dtype)

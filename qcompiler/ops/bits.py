@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qcompiler.graph import op
+from qcompiler.interval import Interval
 from qcompiler.ops.arithmetic import Binary
 from qcompiler.types import TensorType
 
@@ -21,6 +22,9 @@ class BitwiseAnd(Binary):
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a & b
+
+    def interval(self, a: Interval, b: Interval) -> Interval | None:
+        return Interval(0, min(a.high, b.high)) if min(a.low, b.low) >= 0 else self.type.limits
 
     def scalar(self, t: Any, a: Any, b: Any) -> Any:
         return a & b

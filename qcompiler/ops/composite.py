@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from qcompiler.errors import UnprovedError
 from qcompiler.graph import Constant, Graph, Input, Op, fold, op, rebuilt, toposort
+from qcompiler.interval import Interval
 from qcompiler.types import Quantization, TensorType
 
 
@@ -27,6 +29,7 @@ class Composite(Op):
     """
 
     decomposed: ClassVar[bool] = False
+    proved: ClassVar[bool] = True
 
     def body(self) -> Op:
         """The defining expression over this op's operands."""
@@ -45,6 +48,13 @@ class Composite(Op):
         env = dict(zip(self.operands, operands, strict=True))
         return fold([self.expansion], env, lambda node, xs: node.numpy(*xs))[self.expansion]
 
+    def interval(self, *operands: Any) -> Interval | None:
+        env = dict(zip(self.operands, operands, strict=True))
+        try:
+            return fold([self.expansion], env, lambda node, xs: node.bounded(*xs))[self.expansion]
+        except UnprovedError as error:
+            raise UnprovedError(f"{self.label()}: {error}") from None
+
     def onnx(self, o: Any, *operands: Any) -> Any:
         return o.composite(self, operands)
 
@@ -61,9 +71,13 @@ class Map(Composite):
     region: Graph
 
     elementwise: ClassVar[bool] = True
+    proved: ClassVar[bool] = False
 
     def body(self) -> Op:
         return inline(self.region, (self.x,))
+
+    def interval(self, x: Any) -> None:
+        """Integers in a function of real numbers are the model's own."""
 
     def at(self, x: np.ndarray) -> np.ndarray:
         """The function at each element of an array of any shape."""
@@ -81,8 +95,14 @@ class Fused(Composite):
     inputs: tuple[Op, ...]
     region: Graph
 
+    proved: ClassVar[bool] = False
+
     def body(self) -> Op:
         return inline(self.region, self.inputs)
+
+    def bounded(self, *operands: Interval | None) -> Interval | None:
+        env: dict[Op, Interval | None] = dict(zip(self.region.inputs, operands, strict=True))
+        return fold([self.root], env, lambda node, xs: node.bounded(*xs))[self.root]
 
     def infer(self) -> TensorType:
         for x, inside in zip(self.inputs, self.region.inputs, strict=True):

@@ -7,22 +7,27 @@ its operands' types say they mean.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qcompiler.graph import Constant, Op, op
+from qcompiler.interval import Interval
 from qcompiler.ops.arithmetic import Elementwise
 from qcompiler.ops.checks import expect_axes, matmul_shape
 from qcompiler.ops.window import Window, convolve
 from qcompiler.types import Quantization, TensorType
 
 INT32_MAX = 2**31 - 1
+NOTHING = Interval(0, 0)
 
 
 @op
 class Product(Op):
-    """A sum of products of 8-bit codes, in an int32 that is proved not to overflow."""
+    """A sum of products of 8-bit codes, in an int32."""
+
+    proved: ClassVar[bool] = True
 
     def check_codes(self, x: Op, weight: Op) -> None:
         """Both operands hold 8-bit codes, the right one signed."""
@@ -38,18 +43,19 @@ class Product(Op):
                 bias.type,
             )
 
-    def check_overflow(self, x: Op, weight: Op, bias: Op | None, terms: int) -> None:
-        """The largest possible |sum| fits an int32: Σ|w|·max|x| + |b| where the weight is known."""
-        if isinstance(weight, Constant):
-            flat = np.abs(weight.array.astype(np.int64))
-            sums = flat.reshape(flat.shape[0], -1).sum(1) if flat.ndim == 4 else flat.sum(-2)
-            bound = sums * x.type.magnitude()
-        else:
-            bound = np.array(terms * x.type.magnitude() * weight.type.magnitude())
-        if isinstance(bias, Constant):
-            bound = bound + np.abs(bias.array.astype(np.int64))
-        largest = int(bound.max(initial=0))
-        self.prove(largest <= INT32_MAX, "sums within int32", f"sums up to {largest}")
+    def sums(self, axes: tuple[int, ...], x: Interval, w: Interval, bias: Interval) -> Interval:
+        """Of Σ x·w + bias over axes of the weight: per output channel where the weight is known."""
+        weight, *rest = self.operands[1:]
+        x |= NOTHING  # the padding
+        if not isinstance(weight, Constant):
+            return (x * w).total(math.prod(weight.type.shape[a] for a in axes)) + bias
+        above = np.maximum(weight.array, 0).sum(axes, dtype=np.int64)
+        below = weight.array.sum(axes, dtype=np.int64) - above
+        lows, highs = (a * above + b * below for a, b in ((x.low, x.high), (x.high, x.low)))
+        if not rest or not isinstance(rest[0], Constant):
+            return (Interval.of(lows) | Interval.of(highs)) + bias
+        codes = rest[0].array.astype(np.int64)
+        return Interval.of(lows + codes) | Interval.of(highs + codes)
 
     def product_quantization(self, x: Op, weight: Op, axis: int) -> Quantization | None:
         """Scale s_x·s_w of the accumulator, whose bias accounts for all zero points."""
@@ -109,7 +115,6 @@ class ConvInteger(Product):
         )
         self.expect(fits, f"a weight for {channels} channels, {self.groups} groups", w)
         self.check_bias(self.bias, outputs)
-        self.check_overflow(self.x, self.weight, self.bias, inner * w.shape[2] * w.shape[3])
         rows, columns = self.window.output(height, width)
         if self.channels_last:
             shape = (n, rows, columns, outputs)
@@ -127,6 +132,9 @@ class ConvInteger(Product):
         if bias is not None:
             total += bias[:, None, None]
         return np.ascontiguousarray(total.transpose(0, 2, 3, 1)) if self.channels_last else total
+
+    def interval(self, x: Interval, weight: Interval, bias: Interval = NOTHING) -> Interval:
+        return self.sums((1, 2, 3), x, weight, bias)
 
     def te(self, t: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return t.convolution(self, x, weight, bias, "int32")
@@ -164,7 +172,6 @@ class MatMulInteger(Product):
         fits = x.rank >= 2 and w.rank >= 2 and x.shape[-1] == w.shape[-2]
         self.expect(fits, "operands [..., m, k] and [..., k, n]", f"{x} and {w}")
         self.check_bias(self.bias, w.shape[-1])
-        self.check_overflow(self.x, self.weight, self.bias, x.shape[-1])
         shape = matmul_shape(self, x, w)
         quantization = self.product_quantization(self.x, self.weight, len(shape) - 1)
         return TensorType("int32", shape, quantization)
@@ -174,6 +181,9 @@ class MatMulInteger(Product):
     ) -> np.ndarray:
         total = (x.astype(np.float64) @ weight.astype(np.float64)).astype(np.int32)
         return total if bias is None else total + bias
+
+    def interval(self, x: Interval, weight: Interval, bias: Interval = NOTHING) -> Interval:
+        return self.sums((self.weight.type.rank - 2,), x, weight, bias)
 
     def te(self, t: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return t.matmul(self, x, weight, bias, "int32")
@@ -187,34 +197,31 @@ class MatMulInteger(Product):
 
 @op
 class ReduceSum(Op):
-    """The sum over axes, which stay with size 1, in an integer that is proved not to overflow.
+    """The sum over axes, which stay with size 1.
 
     Attributes:
         x: Integers.
         axes: Axes to sum over.
         dtype: "int32" or "int64".
-        bound: The largest |sum|, where whoever builds the op knows better than its type tells.
     """
 
     x: Op
     axes: tuple[int, ...]
     dtype: str = "int32"
-    bound: int | None = None
 
     def infer(self) -> TensorType:
         x = self.x.type
         self.expect(x.is_integer, "integers", x)
         self.expect(self.dtype in ("int32", "int64"), "int32 or int64", self.dtype)
         expect_axes(self, self.axes, x)
-        count = int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))
-        largest = count * x.magnitude() if self.bound is None else self.bound
-        limit = int(np.iinfo(self.dtype).max)
-        self.prove(largest <= limit, f"sums within {self.dtype}", f"sums up to {largest}")
         shape = tuple(1 if i in self.axes else d for i, d in enumerate(x.shape))
         return TensorType(self.dtype, shape)
 
     def numpy(self, x: np.ndarray) -> np.ndarray:
         return x.sum(self.axes, dtype=self.dtype, keepdims=True)
+
+    def interval(self, x: Interval) -> Interval:
+        return x.total(math.prod(self.x.type.shape[a] for a in self.axes))
 
     def te(self, t: Any, x: Any) -> Any:
         return t.reduce(t.sum, self, x, self.dtype)
@@ -245,6 +252,11 @@ class Lookup(Elementwise):
 
     def numpy(self, index: np.ndarray, table: np.ndarray) -> np.ndarray:
         return table[index]
+
+    def interval(self, index: Interval, table: Interval) -> Interval:
+        inside = Interval(0, self.table.type.size - 1)
+        self.prove(index <= inside, f"indices of {inside}", str(index))
+        return table
 
     def scalar(self, t: Any, index: Any, table: Any) -> Any:
         return table[index]

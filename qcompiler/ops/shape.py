@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qcompiler.graph import Op, op
+from qcompiler.interval import Interval
 from qcompiler.types import TensorType
 
 
@@ -159,6 +160,9 @@ class Pad(Movement):
     def numpy(self, x: np.ndarray) -> np.ndarray:
         pads = list(zip(self.before, self.after, strict=True))
         return np.pad(x, pads, constant_values=np.asarray(self.value, x.dtype))
+
+    def interval(self, x: Interval) -> Interval:
+        return x | Interval(int(self.value), int(self.value))
 
     def te(self, t: Any, x: Any) -> Any:
         value = t.const(self.value, self.type.dtype)

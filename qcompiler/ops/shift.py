@@ -15,6 +15,7 @@ import numpy as np
 
 from qcompiler import fixed_point
 from qcompiler.graph import Constant, Op, op
+from qcompiler.interval import Interval
 from qcompiler.ops.arithmetic import (
     Add,
     Cast,
@@ -74,11 +75,14 @@ def _shift_exp(x: Op, n: int) -> Op:
     """The paper's ShiftExp, eq. 11–13: 2^(16 + n)·exp(x·2^−16), for −2^40 < x ≤ 0.
 
     e^x ≈ 2^(x + (x>>1) − (x>>4)) = 2^−(q + r) ≈ (1 − r/2) >> q with whole q and 0 ≤ r < 1.
+
+    Lemmas: the power is at most 0, because x>>1 ≤ x>>4; r is what q = ⌊…⌋ leaves over.
     """
-    power = Sub(Add(x, _shifted(x, 1)), _shifted(x, 4))
+    power = Sub(Add(x, _shifted(x, 1)), _shifted(x, 4), within=Interval(-(1 << 41), 0))
     magnitude = Sub(scalar(0, "int64"), power)
     whole = _shifted(magnitude, STEP_BITS)
-    negative_rest = Sub(Mul(whole, scalar(1 << STEP_BITS, "int64")), magnitude)  # −r
+    rest = Interval(1 - (1 << STEP_BITS), 0)
+    negative_rest = Sub(Mul(whole, scalar(1 << STEP_BITS, "int64")), magnitude, within=rest)  # −r
     base = Add(_shifted(negative_rest, 1), scalar(1 << STEP_BITS, "int64"))
     shift = Minimum(whole, scalar(62, "int64"))
     return ShiftRight(Mul(base, scalar(1 << n, "int64")), shift)
@@ -138,6 +142,8 @@ class Shiftmax(Composite):
     step for each of its elements, and 2^−15; one that is masked throughout is all 0.  The paper
     has 8 bits, with which rows of more than about 100 elements underflow: 16 are the default.
 
+    Lemma: an exponential times ⌊2^61 / Σ⌋ is at most 2^61, being one of the terms of Σ.
+
     Attributes:
         x: 8-bit codes with one scale.
         axis: The axis of one distribution, at most 2^(30 − n) elements.
@@ -171,10 +177,10 @@ class Shiftmax(Composite):
         count = self.x.type.shape[self.axis]
         longest = 1 << 30 - self.n
         self.expect(count <= longest, f"rows of at most {longest} with n = {self.n}", count)
-        bound = count << STEP_BITS + self.n
-        total = ReduceSum(exponentials, (self.axis,), "int64", bound)
+        total = ReduceSum(exponentials, (self.axis,), "int64")
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), Maximum(total, scalar(1, "int64")))
-        codes = _rounded(Mul(exponentials, factor), DIVIDEND_BITS - self._bits)
+        normalised = Mul(exponentials, factor, within=Interval(0, 1 << DIVIDEND_BITS))
+        codes = _rounded(normalised, DIVIDEND_BITS - self._bits)
         return Cast(Clip(codes, 0, bounds.high), bounds.dtype)
 
     def infer(self) -> TensorType:
@@ -192,6 +198,9 @@ class ShiftGELU(Composite):
     the largest value that the codes can mean, and beyond ±8, where σ is 0 or 1 on its 15 bits, x
     saturates inside σ: so every scale works.  The maximum counts from 0 upwards, or else −max p
     would be positive.  Within 0.012 of x·σ(1.702x) and 0.03 of GELU, and 2^−15·|x|.
+
+    Lemmas: p − max p is at most 0; e₀ is at least 2^15, as n says; e·⌊2^61 / (e + e₀)⌋ is
+    at most 2^61.
 
     Attributes:
         x: 8-bit codes; scales may differ along an axis.
@@ -241,10 +250,13 @@ class ShiftGELU(Composite):
         argument = _sigmoid_argument(Cast(value, "int64"), q.scales(rank))
         highest = ReduceMax(Cast(argument, "int32"), (self.axis,))
         top = Cast(Maximum(highest, scalar(0, "int32")), "int64")
-        exponential = _shift_exp(Sub(argument, top), n)
+        difference = Sub(argument, top, within=Interval(-(1 << 40), 0))
+        exponential = _shift_exp(difference, n)
         other = _shift_exp(Sub(scalar(0, "int64"), top), n)
-        factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), Add(exponential, other))
-        sigmoid = _rounded(Mul(exponential, factor), DIVIDEND_BITS - SIGMOID_BITS)
+        both = Add(exponential, other, within=Interval(1 << 15, 2 << STEP_BITS + n))
+        factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), both)
+        ratio = Mul(exponential, factor, within=Interval(0, 1 << DIVIDEND_BITS))
+        sigmoid = _rounded(ratio, DIVIDEND_BITS - SIGMOID_BITS)
         return Mul(value, Cast(sigmoid, "int32"))
 
 
@@ -263,6 +275,9 @@ class IntegerLayerNorm(IntegerNormalization):
     paper's seed 2^⌊bits(V)/2⌋, from which five steps converge (from a fixed 2^16, small variances
     do not).  I is ⌊√V⌋ or one above: for codes up to m with the deviation σ, that is a
     relative error of at most m / (σ·2^29.5), or 2^−14 / σ for int16.  Zero variance gives zeros.
+
+    Lemma: |d|·2^lift·⌊2^61 / I⌋ ≤ 2^61, because |d|·2^lift is a whole number and at most √V, so at
+    most ⌊√V⌋ ≤ I.
     """
 
     def body(self) -> Op:
@@ -271,14 +286,21 @@ class IntegerLayerNorm(IntegerNormalization):
         root = _integer_root(self.variance(self.squares(deviation), power, epsilon))
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), root)
         lifted = Mul(Cast(deviation, "int64"), unit)
-        return Cast(_rounded(Mul(lifted, factor), DIVIDEND_BITS - 30), "int32")
+        ratio = Mul(lifted, factor, within=Interval.symmetric(1 << DIVIDEND_BITS))
+        return Cast(_rounded(ratio, DIVIDEND_BITS - 30), "int32")
 
 
 def _integer_root(v: Op) -> Op:
-    """⌊√v⌋ or ⌊√v⌋ + 1, never less, for 1 ≤ v < 2^62."""
+    """⌊√v⌋ or ⌊√v⌋ + 1, never less, for 1 ≤ v < 2^62.
+
+    Lemma: every I is in [1, 2^32): (I + ⌊v / I⌋) >> 1 is ⌊√v⌋ or more, and the seed is between
+    √v / 2 and √v·2^½, from where no step leads above 1.25·√v.
+    """
     # 2v·4^e in [2^60, 2^62) has v in [2^(2k−1), 2^(2k+1)) for k = 30 − e.
-    _, factor = normalized(Mul(v, scalar(2, "int64")))
-    root: Op = FloorDiv(scalar(1 << 30, "int64"), factor)
+    _, factor = normalized(Mul(v, scalar(2, "int64")), 63)
+    inside = Interval(1, (1 << 32) - 1)
+    root: Op = FloorDiv(scalar(1 << 30, "int64"), factor, within=inside)
     for _ in range(10):
-        root = _shifted(Add(root, FloorDiv(v, root)), 1)
+        root = Add(root, FloorDiv(v, root))
+        root = ShiftRight(root, scalar(1, "int64"), within=inside)
     return root

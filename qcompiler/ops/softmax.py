@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from qcompiler.graph import Op, op
+from qcompiler.interval import Interval
 from qcompiler.ops.arithmetic import (
     Add,
     Cast,
@@ -66,11 +67,14 @@ class Exponentials(Composite):
 
 
 def differences(x: Op, axis: int, mask: Op | None) -> Op:
-    """x − max x along an axis, as int32, where the maximum is that of the elements kept."""
+    """x − max x along an axis, as int32, where the maximum is that of the elements kept.
+
+    Lemma: none is above 0, because the maximum is that of the same values.
+    """
     code: Op = Cast(x, "int32")
     if mask is not None:
         code = Select(mask, code, scalar(-128, "int32"))
-    return Sub(code, ReduceMax(code, (axis,)))
+    return Sub(code, ReduceMax(code, (axis,)), within=Interval(-383, 0))
 
 
 @op
@@ -96,6 +100,9 @@ class Reciprocal(Composite):
 class Average(Composite):
     """Σ e_i·v_i / Σ e_i as int32 with 23 fraction bits, from both sums.
 
+    Lemma: weighted·reciprocal is at most 2^53 + 2^37, because |weighted| ≤ 128·total, and the
+    reciprocal is at most (2^46 + total / 2) / total; a total of 0 has a weighted sum of 0.
+
     Attributes:
         weighted: int32, Σ e_i·v_i with |v_i| ≤ 128, so at most 128 times the total.
         reciprocal: int64, the total's `Reciprocal`, broadcastable to `weighted`.
@@ -109,7 +116,8 @@ class Average(Composite):
     def body(self) -> Op:
         self.expect(self.weighted.type.dtype == "int32", "int32 sums", self.weighted.type)
         self.expect(self.reciprocal.type.dtype == "int64", "int64", self.reciprocal.type)
-        product = Mul(Cast(self.weighted, "int64"), self.reciprocal)
+        largest = Interval.symmetric((1 << RECIPROCAL_BITS + 7) + (1 << 37))
+        product = Mul(Cast(self.weighted, "int64"), self.reciprocal, within=largest)
         drop = RECIPROCAL_BITS - AVERAGE_BITS
         rounded = ShiftRight(Add(product, scalar(1 << drop - 1, "int64")), scalar(drop, "int64"))
         return Cast(rounded, "int32")
