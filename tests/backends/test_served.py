@@ -9,15 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from served import lowered, served
 from simt_graphs import attention, normalization, product
-from tvm.target import Target
 
 from qcompiler import import_onnx, quantize
 from qcompiler.backends.cpu.kernels import attention_rule, depthwise_rule, product_rule
-from qcompiler.backends.cpu.machine import tvm_target
-from qcompiler.backends.target import load_kernels
-from qcompiler.backends.targets import target
-from qcompiler.backends.tvm import lower as lowering
 from qcompiler.backends.tvm.problem import Epilogue
 from qcompiler.backends.tvm.table import Pointwise
 from qcompiler.graph import Graph, Op
@@ -107,25 +103,9 @@ def network(name: str) -> Graph:
     return PassManager(LOWERING)(quantize(graph, {str(graph.inputs[0].name): samples[:16]}))
 
 
-def lowered(graph: Graph, chosen: str) -> lowering.Program:
-    found = target(chosen)
-    gpu = Target({**found.tvm, "arch": chosen.partition(":")[2]}) if found.architectures else None
-    machine = gpu or tvm_target(found)
-    return lowering.lower(graph, machine, load_kernels(found), lambda function: function)
-
-
 @pytest.mark.parametrize(("name", "chosen"), SERVED)
 def test_rules_that_serve(name: str, chosen: str) -> None:
-    program = lowered(network(name), chosen)
-    served: dict[str, object] = dict(
-        Counter(c.kernel.implementation for c in program.calls if not is_generic(c))
-    )
-    left = {c.kernel.symbol.split("_", 2)[2] for c in program.calls if is_generic(c)}
-    assert {**served, "generic": ", ".join(sorted(left))} == SERVED[name, chosen]
-
-
-def is_generic(call: lowering.Call) -> bool:
-    return call.kernel.implementation == lowering.GENERIC
+    assert served(lowered(network(name), chosen)) == SERVED[name, chosen]
 
 
 @pytest.fixture
