@@ -155,8 +155,11 @@ def _instruments(
 
 def _write_graph(job: Job, stop_after: str, output: Path | None) -> None:
     from qcompiler.files import atomic_path
+    from qcompiler.graph.dot import to_dot
 
-    text = f"{job.graph_after(stop_after)}\n"
+    graph = job.graph_after(stop_after)
+    drawn = output is not None and output.suffix == ".dot"
+    text = f"{to_dot(graph) if drawn else graph}\n"
     if output is None:
         typer.echo(text, nl=False)
         return

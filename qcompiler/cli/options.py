@@ -211,7 +211,7 @@ StopAfter = Annotated[
     _option(
         panel=PASSES,
         metavar="PASS",
-        help="Stop behind a pass and print the graph, or write it to -o.",
+        help="Stop behind a pass and print the graph, or write it to -o (.dot: a drawing).",
         autocompletion=lists.complete_pass,
     ),
 ]

@@ -168,6 +168,8 @@ def test_stop_after_lowering_writes_the_graph(qcompile, tiny, samples, tmp_path)
     result = qcompile(*arguments)
     assert (result.code, result.out) == (0, "")
     assert "fused(" in (tmp_path / "graph.txt").read_text()
+    assert qcompile(*arguments[:-1], "graph.dot").code == 0
+    assert (tmp_path / "graph.dot").read_text().startswith("digraph ")
 
 
 def test_pass_lists(qcompile, tiny):
