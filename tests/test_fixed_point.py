@@ -6,14 +6,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from qcompiler import fixed_point
 from qcompiler.fixed_point import (
     SMALLEST_SCALE,
     affine_quantization,
     dequantize,
     dyadic,
+    excess,
     quantize,
     round_half_up,
     weight_quantization,
@@ -59,23 +61,30 @@ def test_dyadic_error_is_as_documented(ratios: list[float], bits: int) -> None:
         assert (m == 0) or (m > 0) == (ratio > 0)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 0.5, 2.0**-30, 1 - 2.0**-40, 2.0**20 - 2.0**-30])
-def test_dyadic_at_powers_of_two(ratio: float) -> None:
-    multipliers, shift = dyadic(ratio)
-    assert 2**29 <= multipliers <= 2**30
-    assert abs(Fraction(int(multipliers), 2**shift) / Fraction(ratio) - 1) <= Fraction(1, 2**30)
+@pytest.mark.parametrize("bits", [16, 31, 32])
+@pytest.mark.parametrize("exponent", [-30, -1, 0, 8])
+def test_dyadic_at_powers_of_two(bits: int, exponent: int) -> None:
+    power, largest = 2.0**exponent, 2 ** (bits - 1) - 1
+    for ratio in (power, power * (1 - 2.0**-40)):
+        multiplier, shift = dyadic(ratio, bits)
+        assert (int(multiplier), shift) == (2 ** (bits - 2), bits - 2 - exponent)
+    multiplier, shift = dyadic(power * (1 - 2.0 ** (1 - bits)), bits)
+    assert (int(multiplier), shift) == (largest, bits - 1 - exponent)
 
 
 def test_dyadic_of_zeros_and_of_what_it_cannot_hold() -> None:
-    assert dyadic(np.zeros((2, 1)))[0].tolist() == [[0], [0]]
+    multipliers, shift = dyadic(np.zeros((2, 1)))
+    assert (multipliers.tolist(), shift) == ([[0], [0]], 1)
+    assert dyadic(np.zeros(0))[1] == 1
     assert dyadic(np.array([0.0, 0.25]))[0][0] == 0
+    assert dyadic(1.5 * 2.0**28)[1] == 1
     assert dyadic(1e-30)[0] == 0  # below 2^-63: the absolute error allows 0
     with pytest.raises(ValueError, match="too large for 31-bit"):
-        dyadic(2.0**31)
+        dyadic(1.5 * 2.0**29)
     with pytest.raises(ValueError, match="expected finite ratios"):
         dyadic(np.array([1.0, np.inf]))
     with pytest.raises(ValueError, match="sums of"):
-        dyadic(1.0, largest=2.0**62)
+        dyadic(1.0, largest=1.01 * 2.0**61)
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1, 1e15))
@@ -86,6 +95,24 @@ def test_dyadic_leaves_room(ratio: float, largest: float) -> None:
     assert abs(Fraction(int(multiplier), 2**shift) - Fraction(ratio)) <= Fraction(
         1, 2 ** (shift + 1)
     )
+
+
+@given(st.floats(1e-3, 1e12), st.floats(0, 1e25))
+@example(1.5 * 2.0**29, 0.0)
+@example(1.0, 1.01 * 2.0**61)
+@example(1.0, 2.0**61 - 2.0**40)
+def test_excess_is_enough_and_hardly_more(ratio: float, largest: float) -> None:
+    def held(e: int) -> bool:
+        try:
+            return dyadic(ratio / 2.0**e, largest=largest / 2.0**e)[1] >= 1
+        except ValueError:
+            return False
+
+    e = excess(ratio, largest)
+    assert e >= 0
+    assert held(e)
+    spare = 1 if largest else 0  # the bound of `largest` is a power of two
+    assert e <= spare or not held(e - 1 - spare)
 
 
 @given(REALS, REALS, STORAGES, st.lists(st.floats(0, 1), min_size=1, max_size=9))
@@ -134,6 +161,20 @@ def test_what_does_not_fit_saturates(values: list[float]) -> None:
             assert code == 32767
         elif value < -1:
             assert code == -32768
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2), (5, 3, 2), (7, 1), (9,), ()])
+@pytest.mark.parametrize("elements", [1, 12, 1000])
+def test_arrays_are_rounded_alike_in_parts_of_any_size(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], elements: int
+) -> None:
+    monkeypatch.setattr(fixed_point, "PART", elements)
+    values = np.random.default_rng(0).uniform(-3, 3, shape)
+    for axis in (None, *range(len(shape))):
+        scales = np.linspace(0.1, 0.2, 1 if axis is None else shape[axis])
+        q = Quantization("int8", tuple(scales.tolist()), tuple(range(len(scales))), axis)
+        exact = np.floor(values / q.scales(len(shape)) + 0.5) + q.zero_points(len(shape))
+        np.testing.assert_array_equal(quantize(values, q), exact)
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4", "int16"])

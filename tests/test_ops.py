@@ -118,6 +118,7 @@ def s8(*shape: int) -> Input:
 
 Q8 = Quantization.per_tensor("uint8", 0.1)
 CHANNELS = Quantization("uint8", (0.1, 0.2), (0, 0), 1)
+CODES = x(3, 2, dtype="uint8", quantization=CHANNELS)
 W3 = ops.Window((3, 3))
 EXTREME = Constant(np.full((4, 1), -(2**31), np.int32))
 
@@ -190,6 +191,26 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     ),
     (lambda: ops.Table(x(2, dtype="int32"), u8(256), Q8), "table: expected 8 or 16 bits"),
     (lambda: ops.Table(x(2, dtype="int16"), u8(256), Q8), r"table: expected uint8\[65536\]"),
+    (lambda: ops.MatMul(x(2, 3), x(3, 5), x(4)), r"mat_mul: expected a bias \[5\]"),
+    (lambda: ops.Lookup(x(2, dtype="int32"), u8()), "lookup: expected a table of rank 1"),
+    (lambda: ops.Softmax(x(2, 3), 1, x(4, 2, 3, dtype="bool")), "softmax: expected a bool mask"),
+    (lambda: ops.Slice(CODES, (0, 0), (1, 2), (1, 1)), "slice: expected one scale per tensor"),
+    (
+        lambda: ops.Scatter(x(4, dtype="bool"), x(1, dtype="int64"), x(1, dtype="bool")),
+        "scatter: expected numbers",
+    ),
+    (
+        lambda: ops.ConvInteger(u8(1, 3, 8, 8), s8(4, 2, 3, 3), None, W3),
+        "conv_integer: expected a weight for 3",
+    ),
+    (
+        lambda: ops.Average(x(2, dtype="int32"), x(2, dtype="int32")),
+        "average: expected int64, found int32",
+    ),
+    (
+        lambda: ops.Divide(CODES, CODES, Constant(np.array(1, np.int32)), 0, CHANNELS),
+        "divide: expected one scale",
+    ),
     (
         lambda: Constant(np.zeros(3, np.int8), TensorType("uint8", (3,))),
         r"constant: expected uint8\[3\], found int8\[3\]",

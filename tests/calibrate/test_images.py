@@ -109,6 +109,7 @@ def test_layout_by_option_where_both_fit(tmp_path):
         (NCHW, {"mean": (0.1, 0.2)}, "do not fit input 'x' of 3 channels"),
         (NCHW, {"resize": 5}, r"resized to 5 are smaller than input 'x' \(6x8\)"),
         (NCHW, {"resize": (6, 7)}, r"resized to \(6, 7\) are smaller"),
+        (NCHW, {"resize": (5, 9)}, r"resized to \(5, 9\) are smaller"),
     ],
 )
 def test_refused(folder, inputs, image, message):

@@ -109,6 +109,14 @@ def test_walks_of_a_generator_may_cross():
     assert [values(pair)[0] for pair in zip(feeds, feeds, strict=True)] == first_batches(3)
 
 
+def test_a_walk_that_is_ahead_goes_on_behind_what_is_stored():
+    feeds = samples((row for row in X), ONE)
+    ahead, behind = iter(feeds), iter(feeds)
+    found = [next(ahead), next(ahead), next(behind), next(ahead)]
+    assert values(found) == [first_batches(3)[i] for i in (0, 1, 0, 2)]
+    assert values(behind) == first_batches(3)[1:]
+
+
 def test_a_generator_is_spooled_without_a_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     open_files = Path("/proc/self/fd")
@@ -192,6 +200,13 @@ def test_numbers_are_cast_to_a_float_input(dtype, tmp_path):
 def test_fortran_order_files(tmp_path):
     np.savez(tmp_path / "f.npz", x=np.asfortranarray(X))
     assert values(samples(tmp_path / "f.npz", ONE)) == first_batches(3)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_versions_of_the_file_format(tmp_path, version):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, X, version)
+    assert values(samples(tmp_path / "x.npy", ONE)) == first_batches(3)
 
 
 def test_a_single_sample_needs_no_batch_dimension(tmp_path):
@@ -317,6 +332,9 @@ def test_damaged_and_foreign_files(tmp_path):
     with pytest.raises(FileError, match=r"claim.npy is damaged"):
         list(samples(tmp_path / "claim.npy", {"image": ("float32", (1, 3))}))
     (tmp_path / "negative.npy").write_bytes(claim.replace(b"(3000000000000,", b"(-300000000000,"))
+    (tmp_path / "unknown.npy").write_bytes(claim.replace(b"(3000000000000,", b"(-1           ,"))
+    with pytest.raises(FileError, match=r"cannot read .*unknown.npy"):
+        samples(tmp_path / "unknown.npy", {"image": ("float32", (1, 3))})
     with pytest.raises(FileError, match=r"cannot read .*negative.npy"):
         samples(tmp_path / "negative.npy", {"image": ("float32", (1, 3))})
     flipped = bytearray(whole)

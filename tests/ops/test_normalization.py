@@ -115,6 +115,29 @@ def test_sums_of_squares_of_the_widest_rows_do_not_overflow() -> None:
             assert np.abs(np.abs(found) - 1).max() <= 2.0**-13
 
 
+@pytest.mark.parametrize("cls", FORMS)
+def test_deviations_of_the_widest_long_rows_do_not_overflow(
+    cls: type[IntegerNormalization],
+) -> None:
+    n = 1 << 16  # n·q is up to 2^31
+    x = np.full((1, n), 32767, np.int16)
+    x[0, : n // 2] = -32768
+    found = cls(codes("int16", 1, n), (1,), 0.0).numpy(x)
+    assert (np.sign(found) == np.sign(x)).all()
+    assert len(np.unique(np.abs(found.astype(np.int64)) >> 8)) <= 2
+
+
+@pytest.mark.parametrize("n", [1, 3, 64, 1000])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-6, 1.0, 3000.0, 16384.0, 16385.0, 1e9])
+@pytest.mark.parametrize("center", [True, False])
+def test_variances_fill_the_bits_that_they_have(n: int, epsilon: float, center: bool) -> None:
+    node = NormalizeInteger(codes("int8", 1, n), (1,), epsilon, center)
+    factor = n if center else 1
+    largest = n * (factor * 128) ** 2 + math.ceil(epsilon * n * factor**2)
+    bits = largest.bit_length() + 2 * node.lift
+    assert 60 <= bits <= 61
+
+
 def test_the_root_of_small_variances() -> None:
     """From a fixed seed of 2^16, ten steps do not reach small roots."""
     for n in (2, 64, 192):

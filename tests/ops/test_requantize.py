@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcompiler import fixed_point
 from qcompiler.graph import Constant, Input
-from qcompiler.ops import Dequantize, Quantize, Requantize, Table
+from qcompiler.ops import Dequantize, Divide, Quantize, Requantize, Table
 from qcompiler.passes.affine import Affine
 from qcompiler.passes.integerize import requantize
 from qcompiler.types import Quantization, Storage, TensorType
@@ -83,6 +83,24 @@ def test_the_largest_sums_do_not_wrap(shift: int) -> None:
     inputs = tuple(Input(TensorType("int32", (3,)), name=f"x{i}") for i in range(3))
     node = Requantize(inputs, (m, m, m), Constant(np.array((1 << 60) - 1)), shift, q)
     assert_exact(node, x, x, x, *(c.array for c in node.operands[3:]))
+
+
+@pytest.mark.parametrize(("za", "zb", "zero"), [(0, 0, 0), (5, -7, 3)])
+@pytest.mark.parametrize("multiplier", [1, 3, 1000])
+def test_quotients_of_all_codes_are_rounded_once(
+    za: int, zb: int, zero: int, multiplier: int
+) -> None:
+    a, b = (np.arange(-128, 128, dtype=np.int8).reshape(s) for s in ((-1, 1), (1, -1)))
+    inputs = [
+        Input(TensorType("int8", v.shape, Quantization.per_tensor("int8", 0.1, z)), name=name)
+        for v, z, name in ((a, za, "a"), (b, zb, "b"))
+    ]
+    m, q = Constant(np.array(multiplier, np.int32)), Quantization.per_tensor("int16", 0.1, zero)
+    found = assert_exact(Divide(*inputs, m, 2, q), a, b, m.array)
+    top, below = a.astype(int) - za, b.astype(int) - zb
+    top, below = np.where(below < 0, -top, top), np.maximum(np.abs(below), 1)
+    exact = (2 * top * multiplier + 4 * below) // (8 * below) + zero
+    assert (found == np.clip(exact, -32768, 32767)).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])

@@ -132,6 +132,20 @@ def test_masked_elements_are_exactly_0(seed: int, dtype: str, scale: float) -> N
                 assert (result[kept] == alone.numpy(row[kept][None])[0]).all()
 
 
+@pytest.mark.parametrize("cls", [ShiftExponentials, Shiftmax])
+def test_any_axis_may_be_that_of_a_distribution(cls: type[Shiftmax]) -> None:
+    x = random(0, "int8", 7, 6)
+    across = cls(codes("int8", (6, 7), 0.1), 0).numpy(np.ascontiguousarray(x.T))
+    along = cls(codes("int8", (7, 6), 0.1), 1).numpy(x)
+    assert (along == across.T).all()
+
+
+def test_gelu_of_codes_that_are_never_positive() -> None:
+    node = ShiftGELU(codes("uint8", (1, 256), 0.1, zero=255), 1)
+    assert node.least_n == 1
+    assert np.abs(gelu(node, np.arange(256, dtype=np.uint8)[None])).max() < 0.3
+
+
 def test_constant_rows_are_uniform() -> None:
     for value in (0, 7, 255):
         x = np.full((2, 128), value, np.uint8)
