@@ -13,6 +13,7 @@ from qcompiler.errors import TargetError
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
     from qcompiler.graph import Graph
+    from qcompiler.programs import Programs
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ class Builder(Protocol):
 
     def build(
         self,
-        graph: Graph,
+        graphs: Graph | Programs,
         target: Target,
         *,
         source_sha256: str | None = None,
         threads: int | None = None,
         tune: int = 0,
     ) -> CompiledModel:
-        """Compile a graph to a library that lies in a temporary folder until it is saved.
+        """Compile graphs to a library that lies in a temporary folder until it is saved.
 
         Raises:
             TargetError: what `check` refuses; the kernel tables are missing.

@@ -7,10 +7,8 @@ mapped and not copied, and the metadata can be read without running anything.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
-import json
 import mmap
 import os
 import shutil
@@ -19,184 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Protocol
 
 import numpy as np
 
+from qcompiler.dispatch import expected
 from qcompiler.errors import FileError, TargetError, TypingError, UsageError
 from qcompiler.files import atomic_path
-from qcompiler.graph import Input
 from qcompiler.interpret import check_feeds
-from qcompiler.types import Quantization, TensorType
+from qcompiler.metadata import Metadata, Value
 
 MAGIC = b"QCOMPILE"
-FORMAT = 3
-"""Raised when older versions could not read newer files."""
 
 _TRAILER = struct.Struct("<Q32s8s")
-
-
-@dataclass(frozen=True)
-class Value:
-    """An input or output.
-
-    Attributes:
-        name: As in the model.
-        type: Element type and shape; for a value that is quantized behind the entry or before the
-            exit, what its codes mean there is in `quantization`.
-        quantization: Storage, scale and zero point of the codes, or None.
-    """
-
-    name: str
-    type: TensorType
-    quantization: Quantization | None = None
-
-
-@dataclass(frozen=True)
-class KernelInfo:
-    """One kernel of a library.
-
-    Attributes:
-        symbol: Its function.
-        implementation: The rule of the kernel table, or "generic".
-        ops: The names of the values that it computes, one per call.
-        role: "entry" for the quantize of an input, "exit" for the dequantize of an output, "float"
-            for ops that stayed real, "move" for ops that only move elements, else "integer".
-        float_instructions: Floating-point instructions in its machine code, or in its PTX.
-        macs: Multiply-accumulates of one call.
-        nbytes: Operands and results of one call, each byte once.
-    """
-
-    symbol: str
-    implementation: str
-    ops: tuple[str, ...]
-    role: str
-    float_instructions: int
-    macs: int
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What a library says about itself.
-
-    Attributes:
-        model: Name of the model.
-        inputs: In the order of the model.
-        outputs: Likewise.
-        target: Name of the target.
-        architecture: "x86_64" or "aarch64".
-        cpu: LLVM's name of the CPU; empty if the kernels are not for the CPU.
-        features: CPU features that the code may use.
-        qcompiler: Version that compiled it.
-        tvm: Version of TVM that compiled it.
-        source_sha256: Digest of the source model, or None.
-        kernels: Every kernel.
-        calls: Index of the kernel of each call, in order.
-        threads: How many threads a call uses unless the loader says otherwise; None for the cores
-            of the machine that runs it.
-        weight_bytes: Size of all constants.
-        workspace_bytes: Memory for values that each running call needs.
-        device: "cpu", "cuda", …: what a builder calls what it builds for.
-        runner: The module with the `Runner` of such libraries; see `qcompiler.backends.target`.
-        gpus: The GPU architectures that it has code for, such as "sm_90".
-        toolkit: Name and version of the GPU's compiler.
-    """
-
-    model: str
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    target: str
-    architecture: str
-    cpu: str
-    features: tuple[str, ...]
-    qcompiler: str
-    tvm: str
-    source_sha256: str | None
-    kernels: tuple[KernelInfo, ...]
-    calls: tuple[int, ...]
-    threads: int | None
-    weight_bytes: int
-    workspace_bytes: int
-    device: str
-    runner: str
-    gpus: tuple[str, ...] = ()
-    toolkit: str = ""
-
-    @property
-    def float_instructions(self) -> int:
-        """Floating-point instructions outside the kernels of the two ends."""
-        return sum(k.float_instructions for k in self.kernels if k.role not in ("entry", "exit"))
-
-    def to_json(self) -> str:
-        """The metadata as it is stored."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Metadata:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: another format; KeyError or TypeError where fields are missing, unknown or
-                of another type.
-        """
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError("no mapping")
-        if (found := fields.pop("format", None)) != FORMAT:
-            raise ValueError(f"format {found}")
-        if any(isinstance(fields[key], dict) for key in ("inputs", "outputs", "calls")):
-            raise TypeError("a mapping for a list")
-        for key in ("inputs", "outputs"):
-            fields[key] = tuple(_value(v) for v in fields[key])
-        for key in ("features", "calls", "gpus"):
-            fields[key] = tuple(fields[key])
-        fields["kernels"] = tuple(
-            KernelInfo(**{**k, "ops": tuple(k["ops"])}) for k in fields["kernels"]
-        )
-        found = cls(**fields)
-        if misfit := _misfit(found, cls, "metadata"):
-            raise ValueError(f"{misfit} is of another type")
-        if not found.outputs:
-            raise ValueError("no outputs")
-        if any(i >= len(found.kernels) for i in found.calls):
-            raise ValueError("an unknown kernel")
-        return found
-
-
-def _misfit(value: Any, kind: Any, where: str) -> str | None:
-    """Where a value is not of its annotated type: a negative count is of none."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind).items()
-        if not isinstance(value, kind):
-            return where
-        inner = ((getattr(value, name), hint, f"{where}.{name}") for name, hint in hints)
-        return next(filter(None, (_misfit(*item) for item in inner)), None)
-    arguments = get_args(kind)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, tuple):
-            return where
-        return next(filter(None, (_misfit(v, arguments[0], where) for v in value)), None)
-    if arguments:  # a union
-        return where if all(_misfit(value, k, where) for k in arguments) else None
-    if kind is int and where.rpartition(".")[2] not in ("zero_point", "axis"):
-        return where if type(value) is not int or value < 0 else None
-    return None if type(value) is kind or (kind is float and type(value) is int) else where
-
-
-def _value(fields: dict[str, Any]) -> Value:
-    kind = fields["type"]
-    tensor_type = TensorType(
-        kind["dtype"], tuple(kind["shape"]), _quantization(kind["quantization"])
-    )
-    return Value(fields["name"], tensor_type, _quantization(fields["quantization"]))
-
-
-def _quantization(fields: dict[str, Any] | None) -> Quantization | None:
-    if fields is None:
-        return None
-    scale, zero_point = tuple(fields["scale"]), tuple(fields["zero_point"])
-    return Quantization(fields["storage"], scale, zero_point, fields["axis"])
 
 
 class Runner(Protocol):
@@ -258,7 +91,7 @@ class CompiledModel:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """What to feed, in the order of the model."""
+        """What to feed, in the order of the model; for a batch, of its smallest size."""
         return self.metadata.inputs
 
     @property
@@ -272,7 +105,8 @@ class CompiledModel:
         Args:
             feeds: One mapping from input names to arrays, or the arrays in the order of the inputs:
                 numpy arrays, or anything on the CPU that has DLPack, of exactly the declared dtype
-                and shape.  A model for GPUs takes tensors on the GPU too, which are not copied.
+                and shape, but for the number of samples where `metadata.batch` leaves it open.  A
+                model for GPUs takes tensors on the GPU too, which are not copied.
             stream: With tensors on the GPU, the stream of CUDA to run on: a number, or an object of
                 torch or CuPy; by default torch's current stream for its tensors, else the default
                 stream.  As for any kernel, the tensors must be kept until that stream is done with
@@ -294,7 +128,7 @@ class CompiledModel:
             names = ", ".join(v.name for v in self.inputs)
             raise UsageError(f"expected {len(self.inputs)} inputs ({names}), found {len(feeds)}")
         arrays = {name: self.runner.accept(name, x, stream) for name, x in named.items()}
-        check_feeds({v.name: Input(v.type, name=v.name) for v in self.inputs}, arrays)
+        check_feeds(expected(self.metadata, arrays), arrays)
         results = self.runner.run([arrays[v.name] for v in self.inputs])
         return {v.name: y for v, y in zip(self.outputs, results, strict=True)}
 

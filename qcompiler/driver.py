@@ -18,6 +18,7 @@ from qcompiler.config import QuantizationConfig
 from qcompiler.errors import NotIntegerError
 from qcompiler.evidence import DEFAULT_SAMPLES, Calibration
 from qcompiler.frontends import import_model
+from qcompiler.frontends.open_batch import with_checked_batch
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
 from qcompiler.passes import (
@@ -29,10 +30,15 @@ from qcompiler.passes import (
     Verify,
 )
 from qcompiler.passes.evidence import Evidence
+from qcompiler.programs import Programs, batched
 from qcompiler.report.summary import Summary, constant_bytes, summarize
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
+
+
+DEFAULT_BATCHES = (1, 8)
+"""Numbers of samples that programs are compiled for where a model leaves the number open."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,9 @@ class Options:
         require_integer: Raise `NotIntegerError` if an op stays in float.
         input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
         input_values: Values of inputs, by name, that are no inputs of the compiled model.
+        batches: Numbers of samples to compile programs for: a library then takes any number, and
+            cuts it into these.  None: `DEFAULT_BATCHES` for a model that leaves the number open,
+            else only what the model says.
         seed: Of synthetic calibration data.
         threads: Threads of calibration, and the compiled model's default, stored in its file; None:
             the cores that the process may use, wherever that is.
@@ -64,6 +73,7 @@ class Options:
     require_integer: bool = False
     input_shapes: Mapping[str, Sequence[int]] | None = None
     input_values: Mapping[str, ArrayLike] | None = None
+    batches: tuple[int, ...] | None = None
     seed: int = 0
     threads: int | None = None
     tune: int = 0
@@ -75,13 +85,30 @@ class Options:
         Args:
             model: What `qcompiler.frontends.import_model` takes.
             example_inputs: Likewise.
+
+        Raises:
+            ShapeError: an open first dimension counts no independent samples.
         """
-        return import_model(
-            model,
-            example_inputs,
-            input_shapes=self.input_shapes,
-            input_values=self.input_values,
-        )
+
+        def imported(shapes: Mapping[str, Sequence[int]]) -> Graph:
+            given = {**(self.input_shapes or {}), **shapes}
+            return import_model(
+                model, example_inputs, input_shapes=given, input_values=self.input_values
+            )
+
+        return with_checked_batch(imported({}), imported)
+
+    def programs(self, graph: Graph) -> Programs:
+        """What becomes of an integer graph in a library: a program for each number of samples.
+
+        Raises:
+            UnsupportedError: an op cannot compute several samples at once; it is named.
+        """
+        sizes = self.batches or (DEFAULT_BATCHES if graph.open_batch else ())
+        found = batched(graph, sizes) if sizes else Programs.of(graph)
+        manager = PassManager(LOWERING, self.instruments)
+        kernels = {name: manager(graph) for name, graph in found.graphs.items()}
+        return Programs(kernels, found.batch)
 
     def calibration(self, graph: Graph, source: Any = None) -> Calibration:
         """The samples of a graph as these options say, to quantize with several configurations.
@@ -196,10 +223,10 @@ def compile_model(
     lap("import")
     integer = _quantized(held, calibration, chosen)
     lap("quantize")
-    kernels = PassManager(LOWERING, chosen.instruments)(integer)
+    programs = chosen.programs(integer)
     lap("fuse")
     compiled = builder.build(
-        kernels,
+        programs,
         machine,
         source_sha256=source,
         threads=chosen.threads,

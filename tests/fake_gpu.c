@@ -282,6 +282,12 @@ int cuMemcpyHtoDAsync_v2(address to, const void *from, size_t nbytes, void *stre
     return copy((void *)to, from, nbytes);
 }
 
+int cuMemcpyDtoDAsync_v2(address to, address from, size_t nbytes, void *stream) {
+    BEGIN;
+    (void)stream;
+    return copy((void *)to, (const void *)from, nbytes);
+}
+
 int cuMemcpyDtoHAsync_v2(void *to, address from, size_t nbytes, void *stream) {
     BEGIN;
     (void)stream;

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from qcompiler import host
-from qcompiler.artifact import FORMAT, CompiledModel, Metadata, load, read_metadata, seal
+from qcompiler.artifact import CompiledModel, load, read_metadata, seal
 from qcompiler.backends.cpu import machine
 from qcompiler.backends.cpu.build import build
 from qcompiler.backends.targets import target
 from qcompiler.errors import FileError, OutputError, TargetError, UsageError
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
+from qcompiler.metadata import FORMAT, Metadata
 from qcompiler.ops import ConvInteger, Dequantize, Quantize, Requantize, Transpose, Window
 from qcompiler.types import Quantization, TensorType
 
@@ -274,7 +275,9 @@ def test_a_library_without_outputs_is_refused(
     class Silent(Metadata):
         def to_json(self) -> str:
             fields = json.loads(super().to_json())
-            return json.dumps({**fields, "outputs": json.loads(outputs)})
+            (program,) = fields["programs"]
+            silent = {**program, "outputs": json.loads(outputs)}
+            return json.dumps({**fields, "programs": [silent]})
 
     path = tmp_path / "silent.so"
     path.write_bytes(saved.read_bytes())

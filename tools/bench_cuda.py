@@ -138,8 +138,8 @@ def measure(torch: Any, runs: dict[str, Run], repeats: int) -> dict[str, list[fl
 def limits(ours: Any, seconds: float, copy: float, products: float) -> None:
     """Print how near the network comes to what the GPU can do."""
     metadata = ours.model.metadata
-    macs = sum(metadata.kernels[i].macs for i in metadata.calls)
-    nbytes = sum(metadata.kernels[i].nbytes for i in metadata.calls)
+    macs = sum(metadata.kernels[i].macs for i in metadata.programs[0].calls)
+    nbytes = sum(metadata.kernels[i].nbytes for i in metadata.programs[0].calls)
     print(
         f"      {macs / 1e9:.2f} GMAC: {100 * macs / seconds / products:.0f} % of _int_mm; "
         f"{nbytes / MEBI:.0f} MiB between kernels: {100 * nbytes / seconds / copy:.0f} % of copy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from qcompiler.host import c_compiler
 LIBRARY = "model.so"
 
 
-def write_library(program: Program, final: Main, target: Target, folder: Path) -> Any:
+def write_library(programs: Iterable[Program], final: Main, target: Target, folder: Path) -> Any:
     """Write `LIBRARY`, without metadata, into the folder; returns TVM's module of the kernels.
 
     Raises:
         TargetError: there is no C compiler to link with, or it refuses.
     """
-    functions = {k.symbol: plain(k.function, k.symbol) for k in program.kernels}
+    used = dict.fromkeys(k for program in programs for k in program.kernels)
+    functions = {k.symbol: plain(k.function, k.symbol) for k in used}
     kernels = tvm.compile(tvm.IRModule(functions), target, tir_pipeline=PIPELINE).mod
     kernels.write_to_file(str(folder / "kernels.o"))
     with (folder / CONSTANTS).open("wb") as file:

@@ -41,8 +41,9 @@ def _rate(rows: int, depth: int, columns: int, threads: int) -> float:
     model = build(Graph((x,), {"y": codes}), NATIVE, threads=threads)
     feed = rng.integers(0, 256, x.type.shape, dtype=np.uint8)
     runner = Runner(model.path, model.metadata)
-    times = [runner.kernel_times([feed]) for _ in range(REPEATS)]
-    product = next(i for i, k in enumerate(model.metadata.calls) if model.metadata.kernels[k].macs)
+    times = [runner.kernel_times(0, [feed]) for _ in range(REPEATS)]
+    (program,) = model.metadata.programs
+    product = next(i for i, k in enumerate(program.calls) if model.metadata.kernels[k].macs)
     return rows * depth * columns / (min(int(t[product]) for t in times) * 1e-9)
 
 

@@ -5,6 +5,7 @@ The program is C, since it does nothing but pass pointers: it is compiled behind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,28 +90,56 @@ extern char qc_constants[] __attribute__((visibility("hidden")));
 
 @dataclass(frozen=True)
 class Main:
-    """The program in its final form.
+    """The programs in their final form.
 
     Attributes:
         source: C, runtime included; `qc_run` calls the kernels, `qc_close` ends its threads.
         constants: Offset and array of each constant, in increasing order.
         constant_bytes: Their size with gaps.
-        workspace_bytes: Memory that one running call needs.
+        workspace_bytes: Memory that one running call of each program needs.
     """
 
     source: str
     constants: tuple[tuple[int, np.ndarray], ...]
     constant_bytes: int
-    workspace_bytes: int
+    workspace_bytes: tuple[int, ...]
 
 
-def main(program: Program) -> Main:
+def main(programs: Sequence[Program]) -> Main:
     """Place every value and emit the calls."""
-    offsets, workspace_bytes = _workspace(program)
     constants = Constants()
+    prototypes: dict[str, str] = {}
+    functions: list[str] = []
+    sizes: list[int] = []
+    for number, program in enumerate(programs):
+        calls, workspace_bytes = _calls(program, constants, prototypes)
+        functions += [
+            f"static int program_{number}(char *const *arguments, char *workspace,",
+            "                     int64_t *clock) {",
+            "    if (clock) tick(clock);",
+            *calls,
+            "    return 0;",
+            "}",
+        ]
+        sizes.append(workspace_bytes)
+    entries = (f"{{program_{i}, {max(size, ALIGNMENT)}}}" for i, size in enumerate(sizes))
+    table = [
+        f"static const Program programs[] = {{{', '.join(entries)}}};",
+        "static const Program *find(int number) { return &programs[number]; }",
+        "",
+    ]
+    parts = (RUNTIME.read_text("utf-8"), _CONSTANTS, *prototypes.values(), *functions, *table)
+    source = "\n".join(parts)
+    return Main(source, tuple(constants.arrays), constants.nbytes, tuple(sizes))
+
+
+def _calls(
+    program: Program, constants: Constants, prototypes: dict[str, str]
+) -> tuple[list[str], int]:
+    """The statements of a program, and its workspace's bytes; prototypes are added."""
+    offsets, workspace_bytes = _workspace(program)
     places = {x: f"arguments[{i}]" for i, x in enumerate((*program.graph.inputs, *program.results))}
     places |= {value: f"workspace + {offset}" for value, offset in offsets.items()}
-    prototypes: dict[str, str] = {}
     calls = []
     for i, call in enumerate(program.calls):
         arguments = [
@@ -121,17 +150,7 @@ def main(program: Program) -> Main:
         prototypes[symbol] = f"int {symbol}({', '.join(['void *'] * len(arguments))});"
         calls.append(f"    if ({symbol}({', '.join(arguments)})) return 1;")
         calls.append(f"    if (clock) tick(clock + {i + 1});")
-    lines = [
-        *prototypes.values(),
-        f"static const uint64_t workspace_bytes = {max(workspace_bytes, ALIGNMENT)};",
-        "static int program(char *const *arguments, char *workspace, int64_t *clock) {",
-        "    if (clock) tick(clock);",
-        *calls,
-        "    return 0;",
-        "}",
-    ]
-    source = "\n".join([RUNTIME.read_text("utf-8"), _CONSTANTS, *lines, ""])
-    return Main(source, tuple(constants.arrays), constants.nbytes, workspace_bytes)
+    return calls, workspace_bytes
 
 
 def _workspace(program: Program) -> tuple[dict[Op, int], int]:

@@ -14,11 +14,12 @@ import numpy as np
 from qcompiler import host
 from qcompiler.artifact import host_array
 from qcompiler.backends.cpu import machine
+from qcompiler.dispatch import in_parts
 from qcompiler.errors import FileError, TargetError, UsageError
 from qcompiler.files import fresh_link
 
 if TYPE_CHECKING:
-    from qcompiler.artifact import Metadata
+    from qcompiler.metadata import Metadata
 
 
 class Library:
@@ -39,12 +40,27 @@ class Library:
         weakref.finalize(self, _close, self.functions).atexit = False
 
     def run(
-        self, arrays: Sequence[np.ndarray], threads: int, clock: np.ndarray | None = None
+        self,
+        program: int,
+        arrays: Sequence[np.ndarray],
+        threads: int,
+        clock: np.ndarray | None = None,
     ) -> None:
-        """Call the program on contiguous inputs and outputs; see `Runner.run`."""
+        """Call a program on contiguous inputs and outputs.
+
+        Args:
+            program: Its index in the metadata.
+            arrays: Inputs and outputs.
+            threads: How many take part.
+            clock: int64 [calls + 1]; gets the time in nanoseconds before the first kernel and
+                behind each call of one.
+
+        Raises:
+            MemoryError: the workspace does not fit into memory.
+        """
         addresses = (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
         times = None if clock is None else ctypes.c_void_p(clock.ctypes.data)
-        if self.functions.qc_run(addresses, threads, times):
+        if self.functions.qc_run(program, addresses, threads, times):
             raise MemoryError("no memory for the values of the network")
 
 
@@ -68,8 +84,7 @@ class Runner:
         check_machine(path, metadata)
         wanted = threads or metadata.threads or host.cores()
         self.threads = min(wanted, host.cores())
-        self._outputs = [(v.type.shape, np.dtype(v.type.dtype)) for v in metadata.outputs]
-        self._calls = len(metadata.calls)
+        self._metadata = metadata
         self._library = Library(path)
 
     def accept(self, name: str, x: Any, stream: Any) -> np.ndarray:
@@ -82,28 +97,24 @@ class Runner:
             raise UsageError("stream: the model was compiled for the CPU: leave it out")
         return host_array(name, x)
 
-    def run(
-        self, inputs: Sequence[np.ndarray], clock: np.ndarray | None = None
-    ) -> list[np.ndarray]:
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Feed checked arrays; those that are contiguous are not copied.
-
-        Args:
-            inputs: In the order of the model.
-            clock: int64 [calls + 1]; gets the time in nanoseconds before the first kernel and
-                behind each call of one.
 
         Raises:
             MemoryError: the workspace does not fit into memory.
         """
-        inputs = [np.ascontiguousarray(x) for x in inputs]
-        outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
-        self._library.run([*inputs, *outputs], self.threads, clock)
-        return outputs
 
-    def kernel_times(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Run once: nanoseconds of each kernel call, int64 [calls]."""
-        clock = np.zeros(self._calls + 1, np.int64)
-        self.run(inputs, clock)
+        def run(program: int, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> None:
+            self._library.run(program, [*x, *y], self.threads)
+
+        return in_parts(self._metadata, inputs, run)
+
+    def kernel_times(self, program: int, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Run a program once on its inputs: nanoseconds of each kernel call, int64 [calls]."""
+        found = self._metadata.programs[program]
+        clock = np.zeros(len(found.calls) + 1, np.int64)
+        outputs = [np.empty(v.type.shape, v.type.dtype) for v in found.outputs]
+        self._library.run(program, [*inputs, *outputs], self.threads, clock)
         return np.diff(clock)
 
 
@@ -131,7 +142,12 @@ def _open(path: Path) -> ctypes.CDLL:
         with fresh_link(path) as link:
             library = ctypes.CDLL(str(link))
         library.qc_open()
-        library.qc_run.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        library.qc_run.argtypes = (
+            ctypes.c_int,
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_void_p,
+        )
     except (OSError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileError(f"{path}: cannot be loaded ({reason})") from error

@@ -1,6 +1,6 @@
 /* What a compiled library needs while it runs, so that it needs nobody else's: scratch memory that
    later calls find again, and a pool of threads.  It speaks the interface that TVM's code generator
-   expects of its runtime (tvm/runtime/c_backend_api.h).  `program.py` appends the program. */
+   expects of its runtime (tvm/runtime/c_backend_api.h).  `program.py` appends the programs. */
 
 #include <pthread.h>
 #include <sched.h>
@@ -251,10 +251,14 @@ void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = allocate;
 int (*__TVMBackendFreeWorkspace)(int, int, void *) = deallocate;
 int (*__TVMBackendParallelLaunch)(Body, void *, int) = parallel;
 
-/* -- the program ------------------------------------------------------------------------------- */
+/* -- the programs ------------------------------------------------------------------------------ */
 
-static int program(char *const *arguments, char *workspace, int64_t *clock);
-static const uint64_t workspace_bytes;
+typedef struct {
+    int (*run)(char *const *arguments, char *workspace, int64_t *clock);
+    uint64_t workspace_bytes;
+} Program;
+
+static const Program *find(int number);
 
 static void tick(int64_t *clock) {
     struct timespec now;
@@ -262,14 +266,15 @@ static void tick(int64_t *clock) {
     *clock = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* Run the model.  arguments: addresses of inputs and outputs in the model's order; clock: gets the
-   time in nanoseconds before the first kernel and behind each one, or is null.  Returns 0, or -1
-   where memory is lacking. */
-EXPORTED int qc_run(char *const *arguments, int thread_count, int64_t *clock) {
-    void *workspace = scratch(workspace_bytes);
+/* Run a program.  number: its place in the metadata; arguments: addresses of inputs and outputs in
+   the model's order; clock: gets the time in nanoseconds before the first kernel and behind each
+   one, or is null.  Returns 0, or -1 where memory is lacking. */
+EXPORTED int qc_run(int number, char *const *arguments, int thread_count, int64_t *clock) {
+    const Program *program = find(number);
+    void *workspace = scratch(program->workspace_bytes);
     if (!workspace) return -1;
     threads = thread_count;
-    int failed = program(arguments, workspace, clock);
+    int failed = program->run(arguments, workspace, clock);
     give_back(workspace);
     return failed ? -1 : 0;
 }

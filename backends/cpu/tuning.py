@@ -117,10 +117,10 @@ class Tuner:
         program, feed, result = _program(problem, isa, epilogue, choices)
         clock = np.zeros((ROUNDS, len(choices) + 1), np.int64)
         with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
-            write_library(program, main(program), self._target, Path(folder))
+            write_library([program], main([program]), self._target, Path(folder))
             library = Library(Path(folder, LIBRARY))
             for times in (*clock[:WARM_UP], *clock):
-                library.run([feed, result], self._threads, times)
+                library.run(0, [feed, result], self._threads, times)
         spent = np.quantile(np.diff(clock), QUANTILE, axis=0)
         return [float(round(nanoseconds / 1e3, 2)) for nanoseconds in spent]
 

@@ -1,4 +1,4 @@
-"""From a graph to one shared library for NVIDIA GPUs."""
+"""From graphs to one shared library for NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tvm.target import Target as TvmTarget
 
 from qcompiler import host
-from qcompiler.artifact import CompiledModel, Metadata, seal
+from qcompiler.artifact import CompiledModel, seal
 from qcompiler.backends.cuda import installed
 from qcompiler.backends.cuda.compiler import Code, Compiler
 from qcompiler.backends.cuda.launches import Launches, launches, source
@@ -22,11 +22,13 @@ from qcompiler.backends.cuda.schedule import schedule
 from qcompiler.backends.cuda.targets import DEFAULT
 from qcompiler.backends.cuda.toolkit import find_compiler
 from qcompiler.backends.target import Target, load_kernels
-from qcompiler.backends.tvm.describe import inputs, kernel_infos, outputs
+from qcompiler.backends.tvm.describe import kernel_infos, program_infos
 from qcompiler.backends.tvm.lower import Kernel, Program, lower
 from qcompiler.backends.tvm.memory import Constants
 from qcompiler.errors import TargetError
 from qcompiler.graph import Graph
+from qcompiler.metadata import Metadata
+from qcompiler.programs import Programs
 
 
 def check(target: Target, *, tune: bool = False) -> None:
@@ -42,17 +44,17 @@ def check(target: Target, *, tune: bool = False) -> None:
 
 
 def build(
-    graph: Graph,
+    graphs: Graph | Programs,
     target: Target,
     *,
     source_sha256: str | None = None,
     threads: int | None = None,
     tune: int = 0,
 ) -> CompiledModel:
-    """Compile a graph to a library that lies in a temporary folder until it is saved.
+    """Compile graphs to a library that lies in a temporary folder until it is saved.
 
     Args:
-        graph: In any language.
+        graphs: In any language.
         target: What to compile for; no GPU need be there.
         source_sha256: Digest of the model's file, for the metadata.
         threads: For the metadata; GPUs do not count them.
@@ -63,31 +65,47 @@ def build(
     """
     compiler = find_compiler()
     architectures = _architectures(target, compiler)
-    programs = _lower(graph, target, architectures)
-    kernels = {k.symbol: k for program in programs.values() for k in program.kernels}
+    named = Programs.of(graphs)
+    programs = _lower(named.graphs.values(), target, architectures)
+    kernels = {k.symbol: k for own in programs.values() for p in own for k in p.kernels}
     lowered = {symbol: launches(k.function, symbol) for symbol, k in kernels.items()}
     codes = _compile(compiler, programs, lowered)
     constants = Constants()
     plans: dict[tuple[tuple[str, tuple[int, ...]], ...], Plan] = {}
-    variants = []
-    for architecture, program in programs.items():
+
+    def planned(program: Program) -> Plan:
         key = tuple((c.kernel.symbol, tuple(map(id, c.arguments))) for c in program.calls)
         if key not in plans:  # architectures with equal programs share a plan
             plans[key] = make_plan(program, lowered, constants)
-        variants.append(Variant(architecture, codes[architecture].cubin, plans[key]))
+        return plans[key]
+
+    variants = [
+        Variant(architecture, codes[architecture].cubin, tuple(map(planned, own)))
+        for architecture, own in programs.items()
+    ]
     folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
     library = link(
         Path(folder.name),
         host.c_compiler(host.architecture()),
         variants,
         constants.arrays,
-        ([x.type for x in graph.inputs], [y.type for y in graph.outputs.values()]),
+        [
+            ([x.type for x in graph.inputs], [y.type for y in graph.outputs.values()])
+            for graph in named.graphs.values()
+        ],
     )
-    shown = list(programs.values())
+    infos = kernel_infos(
+        (program for own in programs.values() for program in own),
+        _floats(codes.values(), lowered),
+    )
+    sizes = [
+        max(plan.workspace_bytes for plan in own)
+        for own in zip(*(v.plans for v in variants), strict=True)
+    ]
     metadata = Metadata(
-        model=graph.name,
-        inputs=inputs(graph),
-        outputs=outputs(graph),
+        model=named.first.name,
+        programs=program_infos(named, next(iter(programs.values())), infos, sizes),
+        batch=named.batch,
         target=target.name,
         architecture=host.architecture(),
         cpu="",
@@ -95,11 +113,9 @@ def build(
         qcompiler=version("qcompiler"),
         tvm=version("apache-tvm"),
         source_sha256=source_sha256,
-        kernels=(infos := kernel_infos(shown, _floats(codes.values(), lowered))),
-        calls=tuple([k.symbol for k in infos].index(call.kernel.symbol) for call in shown[0].calls),
+        kernels=infos,
         threads=threads,
         weight_bytes=constants.nbytes,
-        workspace_bytes=max(plan.workspace_bytes for plan in plans.values()),
         device="cuda",
         runner=target.runner,
         gpus=architectures,
@@ -126,30 +142,28 @@ def _architectures(target: Target, compiler: Compiler) -> tuple[str, ...]:
     return chosen or tuple(a for a in DEFAULT if a in known) or known[-1:]
 
 
-def _lower(graph: Graph, target: Target, architectures: Sequence[str]) -> dict[str, Program]:
-    """The program of each architecture; kernels that several use are built once."""
+def _lower(
+    graphs: Iterable[Graph], target: Target, architectures: Sequence[str]
+) -> dict[str, list[Program]]:
+    """The programs of each architecture; kernels that several use are built once."""
     rules = load_kernels(target)
     kernels: dict[Hashable, Kernel] = {}
-    return {
-        architecture: lower(
-            graph,
-            TvmTarget({**target.tvm, "arch": architecture}),
-            rules,
-            schedule,
-            kernels,
-        )
-        for architecture in architectures
-    }
+    targets = {a: TvmTarget({**target.tvm, "arch": a}) for a in architectures}
+    found: dict[str, list[Program]] = {architecture: [] for architecture in architectures}
+    for graph in graphs:
+        for architecture, programs in found.items():
+            programs.append(lower(graph, targets[architecture], rules, schedule, kernels))
+    return found
 
 
 def _compile(
-    compiler: Compiler, programs: Mapping[str, Program], lowered: Mapping[str, Launches]
+    compiler: Compiler, programs: Mapping[str, Sequence[Program]], lowered: Mapping[str, Launches]
 ) -> dict[str, Code]:
     """Compile every architecture, as many at once as there are cores."""
-    sources = {
-        architecture: source(lowered[k.symbol] for k in program.kernels)
-        for architecture, program in programs.items()
-    }
+    sources = {}
+    for architecture, own in programs.items():
+        symbols = dict.fromkeys(k.symbol for program in own for k in program.kernels)
+        sources[architecture] = source(lowered[symbol] for symbol in symbols)
     with ThreadPoolExecutor(host.cores()) as pool:
         codes = pool.map(lambda item: compiler.compile(item[1], item[0]), sources.items())
         return dict(zip(sources, codes, strict=True))

@@ -19,17 +19,17 @@ RUNTIME = Path(__file__).parent / "runtime"
 SOURCES = ("driver.c", "model.c", "run.c")
 LIBRARY = "model.so"
 
-_DLPACK = {"i": 0, "u": 1, "f": 2, "b": 6}
-"""Kind of a numpy dtype → DLDataTypeCode."""
+Ends = tuple[Sequence[TensorType], Sequence[TensorType]]
+"""Types of the inputs and of the outputs of a program."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one GPU architecture runs."""
+    """What one GPU architecture runs: its code, and the plan of each program."""
 
     architecture: str
     cubin: bytes
-    plan: Plan
+    plans: tuple[Plan, ...]
 
 
 def link(
@@ -37,7 +37,7 @@ def link(
     compiler: str,
     variants: Sequence[Variant],
     constants: Sequence[tuple[int, np.ndarray]],
-    ends: tuple[Sequence[TensorType], Sequence[TensorType]],
+    ends: Sequence[Ends],
 ) -> Path:
     """Write the library into a folder that is empty, and that it is alone in afterwards.
 
@@ -46,7 +46,7 @@ def link(
         compiler: The C compiler.
         variants: One for each architecture.
         constants: Offset and array of each, in increasing order.
-        ends: Types of the inputs and of the outputs.
+        ends: Of each program.
 
     Raises:
         TargetError: the C compiler refuses.
@@ -73,35 +73,32 @@ def link(
     return folder / LIBRARY
 
 
-def _program(
-    variants: Sequence[Variant],
-    constant_bytes: int,
-    ends: tuple[Sequence[TensorType], Sequence[TensorType]],
-) -> str:
-    """The tables of the program, in C: see runtime.h."""
+def _program(variants: Sequence[Variant], constant_bytes: int, ends: Sequence[Ends]) -> str:
+    """The tables of the programs, in C: see runtime.h."""
     blobs = [_blob("constants", "constants.bin")]
     blobs += [_blob(v.architecture, f"{v.architecture}.cubin") for v in variants]
     tables: list[str] = []
     names: dict[int, str] = {}
-    for variant in variants:  # several architectures may run the same plan
-        key = id(variant.plan)
-        if key not in names:
-            names[key] = f"plan_{len(names)}"
-            tables.append(_plan(variant.plan, names[key]))
+    for plan in (plan for variant in variants for plan in variant.plans):
+        if id(plan) not in names:  # several architectures may run the same plan
+            names[id(plan)] = f"plan_{len(names)}"
+            tables.append(_plan(plan, names[id(plan)]))
+    for v in variants:
+        own = (f"&{names[id(plan)]}" for plan in v.plans)
+        tables.append(_table("struct qc_plan *const", f"plans_{v.architecture}", own))
     codes = [
-        f"{{{capability(v.architecture)}, blob_{v.architecture}, {names[id(v.plan)]}_launches, "
-        f"{len(v.plan.nodes)}, {names[id(v.plan)]}_arguments, {names[id(v.plan)]}_after, "
-        f"{v.plan.workspace_bytes}}}"
+        f"{{{capability(v.architecture)}, blob_{v.architecture}, plans_{v.architecture}}}"
         for v in variants
     ]
-    inputs, outputs = (
-        _table("struct qc_value", n, map(_value, x))
-        for n, x in zip(("inputs", "outputs"), ends, strict=True)
-    )
+    programs = []
+    for i, (inputs, outputs) in enumerate(ends):
+        for name, kinds in (("inputs", inputs), ("outputs", outputs)):
+            tables.append(_table("int64_t", f"{name}_{i}", (str(kind.nbytes) for kind in kinds)))
+        programs.append(f"{{inputs_{i}, outputs_{i}, {len(inputs)}, {len(outputs)}}}")
     architectures = " ".join(v.architecture for v in variants)
-    program = (
+    library = (
         f'{{"{architectures}", codes, {len(codes)}, blob_constants, {constant_bytes}, '
-        f"inputs, outputs, {len(ends[0])}, {len(ends[1])}}}"
+        f"programs, {len(programs)}}}"
     )
     return "\n".join(
         [
@@ -109,9 +106,8 @@ def _program(
             *blobs,
             *tables,
             _table("struct qc_code", "codes", codes),
-            inputs,
-            outputs,
-            f"const struct qc_program qc_program = {program};",
+            _table("struct qc_ends", "programs", programs),
+            f"const struct qc_library qc_library = {library};",
             "",
         ]
     )
@@ -143,15 +139,10 @@ def _plan(plan: Plan, name: str) -> str:
             _table("struct qc_launch", f"{name}_launches", launches),
             _table("struct qc_argument", f"{name}_arguments", arguments),
             _table("int32_t", f"{name}_after", after),
+            f"static const struct qc_plan {name} = {{{name}_launches, {len(plan.nodes)}, "
+            f"{name}_arguments, {name}_after, {plan.workspace_bytes}}};",
         ]
     )
-
-
-def _value(kind: TensorType) -> str:
-    dtype = np.dtype(kind.dtype)
-    shape = ", ".join(map(str, kind.shape)) or "0"
-    bits = 8 * dtype.itemsize
-    return f"{{{kind.nbytes}, {{{shape}}}, {kind.rank}, {_DLPACK[dtype.kind]}, {bits}}}"
 
 
 def _table(kind: str, name: str, entries: Iterable[str]) -> str:

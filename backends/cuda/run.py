@@ -14,22 +14,29 @@ import numpy as np
 
 from qcompiler import host
 from qcompiler.artifact import host_array
-from qcompiler.backends.cuda.dlpack import DeviceArray, Result, on_gpu
+from qcompiler.backends.cuda.dlpack import ALIGNMENT, DeviceArray, Result, on_gpu
+from qcompiler.dispatch import in_parts
 from qcompiler.errors import FileError, TargetError, UsageError
 from qcompiler.files import fresh_link
 
 if TYPE_CHECKING:
-    from qcompiler.artifact import Metadata
+    from qcompiler.metadata import Batch, Metadata, Part, Value
+    from qcompiler.types import TensorType
 
-_ADDRESS = ctypes.c_void_p
+_ADDRESS, _INT = ctypes.c_void_p, ctypes.c_int
+
+_DLPACK = {"i": 0, "u": 1, "f": 2, "b": 6}
+"""Kind of a numpy dtype → DLDataTypeCode."""
+
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "qc_error": (ctypes.c_char_p,),
-    "qc_open": (_ADDRESS, ctypes.c_int),
+    "qc_open": (_ADDRESS, _INT),
     "qc_close": (None, _ADDRESS),
-    "qc_run": (ctypes.c_int, _ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS),
-    "qc_run_host": (ctypes.c_int, _ADDRESS, _ADDRESS, _ADDRESS),
-    "qc_new": (_ADDRESS, _ADDRESS, ctypes.c_int, _ADDRESS),
-    "qc_follow": (ctypes.c_int, _ADDRESS, _ADDRESS, _ADDRESS),
+    "qc_run": (_INT, _ADDRESS, _INT, _ADDRESS, _ADDRESS, _ADDRESS),
+    "qc_run_host": (_INT, _ADDRESS, _INT, _ADDRESS, _ADDRESS),
+    "qc_new": (_ADDRESS, _ADDRESS, _INT, _ADDRESS, _INT, _INT, _ADDRESS),
+    "qc_copy": (_INT, _ADDRESS, _ADDRESS, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64),
+    "qc_follow": (_INT, _ADDRESS, _ADDRESS, _ADDRESS),
 }
 """Functions of the runtime (runtime.h): result and parameters."""
 
@@ -58,7 +65,7 @@ class Runner:
             )
         self._path = path
         self._library = _open(path)
-        self._outputs = [(v.type.shape, np.dtype(v.type.dtype)) for v in metadata.outputs]
+        self._metadata = metadata
         self._models: dict[int, _Model] = {}
         self._lock = threading.Lock()
         self._model(0)  # what cannot run is refused here, not at the first call
@@ -88,8 +95,11 @@ class Runner:
             raise UsageError("inputs: expected all of them on the host, or all on one GPU")
         place = places.pop() if places else None
         if place is None:
-            return self._model(0).run_host(inputs, self._outputs)
-        return self._model(place).run(inputs, len(self._outputs))
+            arrays = [x for x in inputs if isinstance(x, np.ndarray)]
+            return in_parts(self._metadata, arrays, self._model(0).run_host)
+        tensors = [x for x in inputs if isinstance(x, DeviceArray)]
+        results = self._model(place).run(self._metadata, tensors)
+        return [_native(y, tensors[0].owner) for y in results]
 
     def _model(self, device: int) -> _Model:
         with self._lock:
@@ -110,24 +120,91 @@ class _Model:
         weakref.finalize(self, library.qc_close, self._handle).atexit = False
 
     def run_host(
-        self, inputs: Sequence[Any], outputs: Sequence[tuple[tuple[int, ...], np.dtype]]
-    ) -> list[np.ndarray]:
-        arrays = [np.ascontiguousarray(x) for x in inputs]
-        results = [np.empty(shape, dtype) for shape, dtype in outputs]
-        sources = _addresses([x.ctypes.data for x in arrays])
-        targets = _addresses([y.ctypes.data for y in results])
-        if self._library.qc_run_host(self._handle, sources, targets):
+        self, program: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> None:
+        """Run a program on contiguous arrays of the host.
+
+        Raises:
+            TargetError: the driver refuses.
+        """
+        sources = _addresses([x.ctypes.data for x in inputs])
+        targets = _addresses([y.ctypes.data for y in outputs])
+        if self._library.qc_run_host(self._handle, program, sources, targets):
             raise self._failed()
+
+    def run(self, metadata: Metadata, inputs: Sequence[DeviceArray]) -> list[Result]:
+        """Enqueue what a call needs on the stream of its inputs.
+
+        Raises:
+            TargetError: the driver refuses.
+            UsageError: samples lie along an axis that only the host can cut.
+        """
+        stream, batch = inputs[0].stream, metadata.batch
+        sources = [x.address for x in inputs]
+        if batch is None:
+            results = [self._new(v.type, stream) for v in metadata.outputs]
+            self._enqueue(0, stream, sources, [y.address for y in results])
+            return results
+        if any(batch.inputs) or any(batch.outputs):
+            raise UsageError("inputs: samples lie along other axes than the first: feed arrays")
+        samples = batch.samples(inputs)
+        assert samples is not None
+        ends = zip(metadata.outputs, batch.outputs, strict=True)
+        results = [self._new(batch.resized(v.type, axis, samples), stream) for v, axis in ends]
+        for part in batch.parts(samples):
+            self._run_part(metadata, batch, part, stream, sources, [y.address for y in results])
         return results
 
-    def run(self, inputs: Sequence[Any], outputs: int) -> list[Any]:
-        stream = inputs[0].stream
-        results = [self._new(i, stream) for i in range(outputs)]
-        sources = _addresses([x.address for x in inputs])
-        targets = _addresses([y.address for y in results])
-        if self._library.qc_run(self._handle, stream, sources, targets):
+    def _run_part(
+        self,
+        metadata: Metadata,
+        batch: Batch,
+        part: Part,
+        stream: int,
+        sources: Sequence[int],
+        targets: Sequence[int],
+    ) -> None:
+        """Run a program where the samples are, or on copies where kernels could not work there."""
+        program, size = metadata.programs[part.program], batch.sizes[part.program]
+
+        def place(start: int, value: Value, axis: int | None) -> tuple[int, int, Result | None]:
+            """Address and bytes of the samples, and memory for a copy if there has to be one."""
+            each = value.type.nbytes // size
+            if axis is None:
+                return start, value.type.nbytes, None
+            address, nbytes = start + part.first * each, part.count * each
+            fits = part.count == size and address % ALIGNMENT == 0
+            return address, nbytes, None if fits else self._new(value.type, stream)
+
+        fed, written = (
+            [place(*end) for end in zip(starts, values, axes, strict=True)]
+            for starts, values, axes in (
+                (sources, program.inputs, batch.inputs),
+                (targets, program.outputs, batch.outputs),
+            )
+        )
+        for address, nbytes, copy in fed:
+            if copy is not None:
+                self._copy(stream, copy.address, address, nbytes)
+        direct = (
+            [address if copy is None else copy.address for address, _, copy in ends]
+            for ends in (fed, written)
+        )
+        self._enqueue(part.program, stream, *direct)
+        for address, nbytes, copy in written:
+            if copy is not None:
+                self._copy(stream, address, copy.address, nbytes)
+
+    def _enqueue(
+        self, program: int, stream: int, sources: Sequence[int], targets: Sequence[int]
+    ) -> None:
+        ends = _addresses(sources), _addresses(targets)
+        if self._library.qc_run(self._handle, program, stream, *ends):
             raise self._failed()
-        return [_native(y, inputs[0].owner) for y in results]
+
+    def _copy(self, stream: int, to: int, source: int, nbytes: int) -> None:
+        if self._library.qc_copy(self._handle, stream, to, source, nbytes):
+            raise self._failed()
 
     def follow(self, stream: int, earlier: int) -> None:
         """Let work on `stream` wait for what `earlier` holds now.
@@ -138,8 +215,11 @@ class _Model:
         if self._library.qc_follow(self._handle, stream, earlier):
             raise self._failed()
 
-    def _new(self, output: int, stream: int) -> Result:
-        tensor = self._library.qc_new(self._handle, output, stream)
+    def _new(self, kind: TensorType, stream: int) -> Result:
+        shape = (ctypes.c_int64 * max(kind.rank, 1))(*kind.shape)
+        dtype = np.dtype(kind.dtype)
+        of_dlpack = _DLPACK[dtype.kind], 8 * dtype.itemsize
+        tensor = self._library.qc_new(self._handle, kind.rank, shape, *of_dlpack, stream)
         if not tensor:
             raise self._failed()
         return Result(tensor, self._library, self, stream)

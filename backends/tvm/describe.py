@@ -6,30 +6,65 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from qcompiler.artifact import KernelInfo, Value
 from qcompiler.backends.tvm.lower import Call, Program
 from qcompiler.graph import Graph, Input, Op, toposort
 from qcompiler.invariants import converts
+from qcompiler.metadata import KernelInfo, Value
+from qcompiler.metadata import Program as ProgramInfo
 from qcompiler.ops import Cast, Concat, Dequantize, Fused, Movement, Quantize, macs, skeleton
+from qcompiler.programs import Programs
 from qcompiler.types import Quantization
 
+Users = Mapping[Op, Sequence[Op]]
 
-def kernel_infos(programs: Sequence[Program], counts: Mapping[str, int]) -> tuple[KernelInfo, ...]:
-    """Describe the kernels of one graph's programs.
+
+def program_infos(
+    named: Programs,
+    programs: Sequence[Program],
+    kernels: Sequence[KernelInfo],
+    workspace_bytes: Sequence[int],
+) -> tuple[ProgramInfo, ...]:
+    """Describe the programs of a library.
 
     Args:
-        programs: One for each architecture that a library has code for.
+        named: What they compute.
+        programs: The calls of each, on the first architecture.
+        kernels: Of the library.
+        workspace_bytes: That a running call of each needs.
+    """
+    numbers = {k.symbol: i for i, k in enumerate(kernels)}
+    return tuple(
+        ProgramInfo(
+            name,
+            tuple(Value(str(x.name), x.type, _entry(graph, x)) for x in graph.inputs),
+            tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items()),
+            tuple(numbers[call.kernel.symbol] for call in program.calls),
+            size,
+        )
+        for (name, graph), program, size in zip(
+            named.graphs.items(), programs, workspace_bytes, strict=True
+        )
+    )
+
+
+def kernel_infos(programs: Iterable[Program], counts: Mapping[str, int]) -> tuple[KernelInfo, ...]:
+    """Describe the kernels of all programs.
+
+    Args:
+        programs: Of every graph, and for every architecture that a library has code for.
         counts: Symbol → floating-point instructions.
     """
-    graph = programs[0].graph
-    names = graph.names
+    programs = list(programs)
+    graphs = dict.fromkeys(program.graph for program in programs)
+    names = {node: name for graph in graphs for node, name in graph.names.items()}
+    users = {node: found for graph in graphs for node, found in graph.users.items()}
     nbytes = {call.kernel: _nbytes(call) for program in programs for call in program.calls}
     return tuple(
         KernelInfo(
             k.symbol,
             k.implementation,
-            tuple(names.get(node, node.kind()) for node in dict.fromkeys(k.nodes)),
-            _role(graph, k.nodes),
+            tuple(dict.fromkeys(names.get(node, node.kind()) for node in k.nodes)),
+            _role(users, k.nodes),
             counts[k.symbol],
             macs(k.nodes[0]),
             nbytes[k],
@@ -38,27 +73,17 @@ def kernel_infos(programs: Sequence[Program], counts: Mapping[str, int]) -> tupl
     )
 
 
-def inputs(graph: Graph) -> tuple[Value, ...]:
-    """What to feed."""
-    return tuple(Value(str(x.name), x.type, _entry(graph, x)) for x in graph.inputs)
-
-
-def outputs(graph: Graph) -> tuple[Value, ...]:
-    """What comes back."""
-    return tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items())
-
-
 def _nbytes(call: Call) -> int:
     """Operands and result, each once."""
     values = {id(x): x for x in (*call.arguments, call.result)}.values()
     return sum(x.nbytes if isinstance(x, np.ndarray) else x.type.nbytes for x in values)
 
 
-def _role(graph: Graph, nodes: Sequence[Op]) -> str:
+def _role(users: Users, nodes: Sequence[Op]) -> str:
     """What a kernel is to the integer world: see `KernelInfo.role`."""
     if all(_crosses(x, Quantize) and _only_moves(toposort(x.operands)) for x in nodes):
         return "entry"
-    if all(_crosses(x, Dequantize) and _only_moves(_users(graph, x)) for x in nodes):
+    if all(_crosses(x, Dequantize) and _only_moves(_used_by(users, x)) for x in nodes):
         return "exit"
     shared = skeleton(nodes[0]).graph  # equal for all that share a kernel
     primitives = [x for x in shared.ops if not isinstance(x, Input)]
@@ -86,12 +111,12 @@ def _only_moves(ops: Iterable[Op]) -> bool:
     return all(isinstance(x, (Input, Movement)) or converts(x) for x in ops)
 
 
-def _users(graph: Graph, node: Op) -> list[Op]:
+def _used_by(users: Users, node: Op) -> list[Op]:
     """Everything that is computed from the value."""
     found: dict[Op, None] = {}
     waiting = [node]
     while waiting:
-        fresh = [x for x in graph.users.get(waiting.pop(), ()) if x not in found]
+        fresh = [x for x in users.get(waiting.pop(), ()) if x not in found]
         found.update(dict.fromkeys(fresh))
         waiting.extend(fresh)
     return list(found)

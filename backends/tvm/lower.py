@@ -84,7 +84,7 @@ def lower(
         target: What the kernels are for.
         rules: The target's kernel table.
         default_schedule: For ops that no rule serves.
-        kernels: What lowering the same graph for other targets made; gets what is new.
+        kernels: What lowering other graphs, or for other targets, made; gets what is new.
     """
     lowering = _Lowering(target, tuple(rules), default_schedule, {} if kernels is None else kernels)
     for node in graph.ops:

@@ -69,6 +69,19 @@ def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
     return shapes or None
 
 
+def batches(given: str | None) -> tuple[int, ...] | None:
+    """`1,4,16` → numbers of samples; None where nothing is given.
+
+    Raises:
+        UsageError: another form.
+    """
+    if given is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", given):
+        raise UsageError(f"--batch {given!r}: expected numbers of samples, such as 1,4,16")
+    return tuple(sorted({int(size) for size in given.split(",")}))
+
+
 def input_values(given: Iterable[str]) -> Mapping[str, float | list[float]] | None:
     """`name=1`, `name=1,2.5` → value by name; None where nothing is given.
 

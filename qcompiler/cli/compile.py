@@ -12,6 +12,7 @@ from qcompiler.cli import options as cli
 from qcompiler.cli.arguments import (
     Choices,
     Preprocessing,
+    batches,
     check_writable,
     input_shapes,
     input_values,
@@ -44,6 +45,7 @@ def compile_command(
     inline: cli.Inline = False,
     input_shape: cli.InputShapes = None,
     input_value: cli.InputValues = None,
+    batch: cli.Batches = None,
     require_integer: cli.RequireInteger = False,
     threads: cli.Threads = None,
     tune: cli.Tune = 0,
@@ -78,6 +80,11 @@ def compile_command(
     _check_together(emit, inline, stop_after, require_integer)
     if tune and (emit is not Emit.LIBRARY or stop_after is not None):
         raise UsageError("--tune: only where a library is written")
+    sizes = batches(batch)
+    if sizes and (emit is Emit.QDQ or stop_after is not None):
+        raise UsageError("--batch: only where a library or an integer ONNX model is written")
+    if sizes and emit is Emit.ONNX and len(sizes) > 1:
+        raise UsageError(f"--batch {batch}: an ONNX model is for one number of samples")
     output = _output(output, model, emit, stop_after)
     from qcompiler.backends.targets import target as find_target
     from qcompiler.driver import Options
@@ -94,6 +101,7 @@ def compile_command(
         require_integer=require_integer,
         input_shapes=input_shapes(input_shape or []),
         input_values=input_values(input_value or []),
+        batches=sizes,
         seed=seed,
         threads=threads,
         tune=tune,

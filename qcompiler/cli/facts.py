@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import ArrayLike
 
-    from qcompiler.artifact import KernelInfo, Value
     from qcompiler.graph import Graph
+    from qcompiler.metadata import KernelInfo, Value
     from qcompiler.types import Quantization, TensorType
 
 _LIBRARY_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ")
@@ -39,13 +39,14 @@ def library_facts(path: Path) -> dict[str, Any]:
     from qcompiler.artifact import read_metadata
 
     metadata = read_metadata(path)
+    batch = metadata.batch
     return {
         "kind": "library",
         "path": str(path),
         "file_bytes": path.stat().st_size,
         "model": metadata.model,
-        "inputs": [_value(v) for v in metadata.inputs],
-        "outputs": [_value(v) for v in metadata.outputs],
+        "inputs": _ends(metadata.inputs, batch and batch.inputs),
+        "outputs": _ends(metadata.outputs, batch and batch.outputs),
         "target": metadata.target,
         "architecture": metadata.architecture,
         "cpu": metadata.cpu,
@@ -56,6 +57,8 @@ def library_facts(path: Path) -> dict[str, Any]:
         "qcompiler": metadata.qcompiler,
         "tvm": metadata.tvm,
         "source_sha256": metadata.source_sha256,
+        "programs": [program.name for program in metadata.programs],
+        "batch": batch and list(batch.sizes),
         "weight_bytes": metadata.weight_bytes,
         "workspace_bytes": metadata.workspace_bytes,
         "threads": metadata.threads,
@@ -97,8 +100,13 @@ def graph_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _value(value: Value) -> dict[str, Any]:
-    return _typed(value.name, value.type, value.quantization)
+def _ends(values: Sequence[Value], axes: Sequence[int | None] | None) -> list[dict[str, Any]]:
+    """Inputs or outputs; the axis that counts samples is None where any number may be fed."""
+    found = [_typed(v.name, v.type, v.quantization) for v in values]
+    for end, axis in zip(found, axes or (), strict=False):
+        if axis is not None:
+            end["shape"][axis] = None
+    return found
 
 
 def _typed(name: str, type: TensorType, meaning: Quantization | None) -> dict[str, Any]:

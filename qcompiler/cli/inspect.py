@@ -57,8 +57,10 @@ def inspect_command(
 
 def _show(name: str, value: Any) -> None:
     title = name.replace("_", " ")
-    if name in ("features", "gpus"):
+    if name in ("features", "gpus", "programs"):
         value = " ".join(value)
+    if name == "batch":
+        value = value and f"{', '.join(map(str, value))}: any number of samples is cut into these"
     if isinstance(value, dict):
         value = [f"{count:>6}  {what}" for what, count in value.items()]
     if not isinstance(value, list):
@@ -72,7 +74,7 @@ def _show(name: str, value: Any) -> None:
 
 def _line(item: dict[str, Any]) -> str:
     """A value or a kernel in one line."""
-    from qcompiler.artifact import KernelInfo
+    from qcompiler.metadata import KernelInfo
 
     if "symbol" in item:
         return kernel_line(KernelInfo(**item))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qcompiler.artifact import Metadata
     from qcompiler.driver import Options
     from qcompiler.graph import Graph
+    from qcompiler.metadata import Metadata
     from qcompiler.passes import Pass
     from qcompiler.report.summary import Summary
 
@@ -45,6 +45,7 @@ class Job:
     def onnx(self, output: Path, *, inline: bool) -> Summary:
         """Write the integer graph as an ONNX model."""
         from qcompiler.backends.onnx import export_onnx
+        from qcompiler.batching import rebatched
         from qcompiler.report.summary import constant_bytes, summarize
 
         start = time.perf_counter()
@@ -52,7 +53,8 @@ class Job:
         imported = time.perf_counter()
         integer = self._quantized(graph, self.options.passes)
         quantized = time.perf_counter()
-        export_onnx(integer, output, inline=inline)
+        sizes = self.options.batches
+        export_onnx(rebatched(integer, *sizes) if sizes else integer, output, inline=inline)
         seconds = {
             "import": imported - start,
             "quantize": quantized - imported,

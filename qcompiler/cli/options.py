@@ -84,6 +84,16 @@ InputShapes = Annotated[
         help="Shape of an input whose dimensions are open (repeatable).",
     ),
 ]
+Batches = Annotated[
+    str | None,
+    _option(
+        "--batch",
+        panel=RESULT,
+        metavar="1,4,16",
+        help="Numbers of samples to compile for; the library takes any number and cuts it into "
+        "these. By default 1,8 for a model whose first dimension is open, else what it says.",
+    ),
+]
 RequireInteger = Annotated[
     bool,
     _option("--require-integer", panel=RESULT, help="Fail if an operator has to stay in float."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +18,8 @@ from qcompiler.errors import FileError, ShapeError
 if TYPE_CHECKING:
     import numpy as np
 
-    from qcompiler.artifact import Value
     from qcompiler.calibrate import Feed
+    from qcompiler.metadata import Batch, Value
 
 
 @guarded
@@ -63,14 +65,23 @@ def run_command(
     from qcompiler.artifact import load
 
     model = load(library, threads)
-    stacked, feeds = _feeds(source, model.inputs)
+    batch = model.metadata.batch
+    stacked, feeds = _feeds(source, _samples(model.inputs, batch))
+    if batch is not None and not stacked:
+        feeds = _together(feeds, model.inputs, batch)
     runs, seconds = [], []
     for feed in feeds:
         start = time.perf_counter()
         runs.append(model(feed))
         seconds.append(time.perf_counter() - start)
-    batch = None if stacked else next((v.type.shape[0] for v in model.inputs if v.type.shape), None)
-    arrays = {v.name: _joined([run[v.name] for run in runs], batch) for v in model.outputs}
+    results = {v.name: [run[v.name] for run in runs] for v in model.outputs}
+    if batch is not None and not stacked:
+        axes = dict(zip(results, batch.outputs, strict=True))
+        arrays = {name: _behind(found, axes[name]) for name, found in results.items()}
+    else:
+        first = next((v.type.shape[0] for v in model.inputs if v.type.shape), None)
+        size = None if stacked else first
+        arrays = {name: _joined(found, size) for name, found in results.items()}
     _save(output, arrays)
     if quiet:
         return
@@ -79,6 +90,29 @@ def run_command(
     middle = sorted(seconds)[len(seconds) // 2]
     typer.echo(f"{len(runs)} runs in {sum(seconds):.3f} s, median {1e3 * middle:.3f} ms")
     typer.echo(f"output  {output}")
+
+
+def _samples(values: Sequence[Value], batch: Batch | None) -> Sequence[Value]:
+    """The inputs for one sample."""
+    if batch is None:
+        return values
+    return [
+        dataclasses.replace(v, type=batch.resized(v.type, axis, 1))
+        for v, axis in zip(values, batch.inputs, strict=True)
+    ]
+
+
+def _together(feeds: Iterator[Feed], values: Sequence[Value], batch: Batch) -> Iterator[Feed]:
+    """As many samples in each feed as the largest program takes."""
+    import numpy as np
+
+    while some := list(itertools.islice(feeds, batch.sizes[-1])):
+        yield {
+            v.name: some[0][v.name]
+            if axis is None
+            else np.concatenate([feed[v.name] for feed in some], axis)
+            for v, axis in zip(values, batch.inputs, strict=True)
+        }
 
 
 def _feeds(path: Path, values: Sequence[Value]) -> tuple[bool, Iterator[Feed]]:
@@ -117,6 +151,13 @@ def _joined(results: Sequence[np.ndarray], batch: int | None) -> np.ndarray:
     if batch is not None and first.ndim and first.shape[0] == batch:
         return np.concatenate(results)
     return np.stack(results)
+
+
+def _behind(results: Sequence[np.ndarray], axis: int | None) -> np.ndarray:
+    """The samples of all runs along their axis; of a result that all share, the first."""
+    import numpy as np
+
+    return results[0] if axis is None else np.concatenate(results, axis)
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

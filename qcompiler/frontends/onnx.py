@@ -76,7 +76,9 @@ def import_onnx(
 
     Args:
         model: A path, serialized bytes, or a model in memory, which is not modified.
-        input_shapes: Input name → shape, for inputs with symbolic dimensions.
+        input_shapes: Input name → shape, for inputs with symbolic dimensions.  A first dimension
+            that counts samples may stay open: the graph is for one sample then, and its
+            `open_batch` says so.
         input_values: Input name → value, for inputs that become constants: a number fills them.
 
     Raises:

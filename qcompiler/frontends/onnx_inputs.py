@@ -16,6 +16,9 @@ from qcompiler.types import DTYPES, TensorType
 
 LARGEST = 1 << 30  # elements of one input: beyond it a size is taken for damage
 
+_LENGTHS = ("seq", "len", "time", "frame", "token", "height", "width", "audio")
+"""In names of dimensions that do not count samples."""
+
 _NO_SIZES = ("", "?", None)  # as exporters write what they do not know; -1 likewise
 
 Dimension = int | str | None  # a size, a symbol, or nothing at all
@@ -23,8 +26,12 @@ Dimension = int | str | None  # a size, a symbol, or nothing at all
 
 def input_types(
     graph: ir.Graph, shapes: Mapping[str, Sequence[int]], values: Collection[str] = ()
-) -> list[tuple[ir.Value, TensorType]]:
+) -> tuple[list[tuple[ir.Value, TensorType]], dict[str, int]]:
     """The values that a caller feeds, with static types; a symbol fixed once is fixed everywhere.
+
+    Returns:
+        The values, and for each input whose number of samples is left open, the axis that counts
+        them, which has size 1 in its type.
 
     Args:
         graph: Of the model.
@@ -55,8 +62,37 @@ def input_types(
             fixed[name] = given.get(name)
         else:
             fixed[name] = tuple(symbols.get(str(d), (d,))[0] for d in dims)
-    static = _static(fixed)
-    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in inputs]
+    batch = _open_batch(fixed)
+    alone = {
+        name: dims and tuple(1 if batch.get(name) == i else d for i, d in enumerate(dims))
+        for name, dims in fixed.items()
+    }
+    static = _static(fixed, alone)
+    fed = {name: axis for name, axis in batch.items() if name not in values}
+    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in inputs], fed
+
+
+def _open_batch(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> dict[str, int]:
+    """Input name → the axis that counts samples, where the model leaves their number open.
+
+    That is the first dimension of the first input with several, unless its name says otherwise,
+    and wherever its symbol stands; without a symbol, every first dimension without one.
+    """
+    for dims in shapes.values():
+        if dims is None or len(dims) < 2 or isinstance(symbol := dims[0], int):
+            continue
+        if any(word in str(symbol).lower() for word in _LENGTHS):
+            return {}
+        places = {
+            name: [
+                i for i, d in enumerate(x or ()) if d == symbol and (symbol is not None or not i)
+            ]
+            for name, x in shapes.items()
+        }
+        if any(len(axes) > 1 for axes in places.values()):
+            return {}
+        return {name: axes[0] for name, axes in places.items() if axes}
+    return {}
 
 
 def constant(name: str, kind: TensorType, given: ArrayLike) -> np.ndarray:
@@ -130,9 +166,13 @@ def _bind(
             raise ShapeError(f"{given}: {dim!r} is {first} in input {where!r}")
 
 
-def _static(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> dict[str, tuple[int, ...]]:
+def _static(
+    declared: Mapping[str, tuple[Dimension, ...] | None],
+    shapes: Mapping[str, tuple[Dimension, ...] | None],
+) -> dict[str, tuple[int, ...]]:
+    """The shapes, if nothing but the number of samples is open in what is declared."""
     unfixed = {
-        name: dims
+        name: declared[name]
         for name, dims in shapes.items()
         if dims is None or not all(isinstance(d, int) for d in dims)
     }

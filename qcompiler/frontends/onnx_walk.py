@@ -108,7 +108,8 @@ class Walk:
         self.loaded = self.folded = 0  # elements of initializers, and computed from constants
         declared = source.model.graph
         self.inputs: list[Input] = []
-        for value, tensor_type in input_types(declared, input_shapes, input_values):
+        values, self.open_batch = input_types(declared, input_shapes, input_values)
+        for value, tensor_type in values:
             if (name := str(value.name)) in input_values:
                 given = constant(name, tensor_type, input_values[name])
                 self.env[value] = Constant(real(given), name=name, sources=())
@@ -148,7 +149,8 @@ class Walk:
             if not outputs:
                 raise UnsupportedError("computes nothing but a choice of boxes")
             warnings.warn(selection.message(list(outputs)), LeftOutWarning, stacklevel=2)
-        graph = Graph(tuple(self.inputs), outputs, declared.name or "graph")
+        name = declared.name or "graph"
+        graph = Graph(tuple(self.inputs), outputs, name, self.open_batch)
         for op in graph.ops:
             if (reason := unresolved(op)) is not None:
                 self.refusals.add(reason, op.sources[0])

@@ -125,6 +125,7 @@ class _Writer:
             "graph": graph.name,
             "inputs": [self.numbers[x] for x in graph.inputs],
             "outputs": {name: self.numbers[y] for name, y in graph.outputs.items()},
+            **({"open_batch": dict(graph.open_batch)} if graph.open_batch else {}),
         }
         self.numbers[graph] = len(self.lines)
         self.line(fields)
@@ -192,6 +193,7 @@ class _Reader:
             tuple(self._reference(x, Op) for x in inputs),
             {key: self._reference(y, Op) for key, y in outputs.items()},
             self._decoded(str, name),
+            {str(x): _exactly(int, axis) for x, axis in fields.get("open_batch", {}).items()},
         )
 
     def _reference(self, number: Any, wanted: type) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,14 @@ class Graph:
         inputs: In the order of the model, used or not.
         outputs: Output name → value, in the order of the model.
         name: The model's name.
+        open_batch: Input name → the axis that counts samples, where the model leaves their number
+            open; 1 is what the types say.
     """
 
     inputs: tuple[Input, ...]
     outputs: Mapping[str, Op]
     name: str = "graph"
+    open_batch: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [x.name for x in self.inputs]

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from qcompiler.artifact import CompiledModel, Value
+    from qcompiler.artifact import CompiledModel
+    from qcompiler.graph import Input
+    from qcompiler.metadata import Value
 
 WARM_UP = 3
 
@@ -95,7 +97,7 @@ class Latency:
         return found
 
 
-def random_inputs(values: Sequence[Value]) -> list[np.ndarray]:
+def random_inputs(values: Sequence[Value | Input]) -> list[np.ndarray]:
     """Normal floats, and integers 0 and 1, which any mask or table of embeddings accepts."""
     rng = np.random.default_rng(0)
     return [
@@ -128,7 +130,7 @@ def measure(model: CompiledModel, runs: int, peaks: Peaks | None = None) -> Late
     runner: Any = model.runner
     kernels: tuple[KernelTime, ...] = ()
     if hasattr(runner, "kernel_times"):
-        nanoseconds = np.stack([runner.kernel_times(feeds) for _ in range(runs)])
+        nanoseconds = np.stack([runner.kernel_times(0, feeds) for _ in range(runs)])
         kernels = _by_kernel(model, np.median(nanoseconds, 0), peaks)
     return Latency(runs, getattr(runner, "threads", None), least, median, p90, peaks, kernels)
 
@@ -136,7 +138,7 @@ def measure(model: CompiledModel, runs: int, peaks: Peaks | None = None) -> Late
 def _by_kernel(
     model: CompiledModel, nanoseconds: np.ndarray, peaks: Peaks | None
 ) -> tuple[KernelTime, ...]:
-    calls = np.array(model.metadata.calls)
+    calls = np.array(model.metadata.programs[0].calls)
     total = nanoseconds.sum()
     found = []
     for i, kernel in enumerate(model.metadata.kernels):

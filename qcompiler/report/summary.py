@@ -30,6 +30,7 @@ class Summary:
         workspace_bytes: Memory for values that each running call needs, at its peak.
         seconds: Stage → wall time.
         gpus: The GPU architectures that the library has code for.
+        batches: Numbers of samples that it has programs for; none where the number is fixed.
     """
 
     operators_integer: int
@@ -43,6 +44,7 @@ class Summary:
     workspace_bytes: int
     seconds: Mapping[str, float]
     gpus: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
 
 
 def summarize(
@@ -50,6 +52,7 @@ def summarize(
 ) -> Summary:
     """Compare a real graph, of which only the bytes of its constants count, with its successor."""
     floats = list(float_ops(integer))
+    metadata = None if compiled is None else compiled.metadata
     counted = [
         node
         for node in integer.ops
@@ -64,9 +67,10 @@ def summarize(
         bytes_before=before,
         bytes_after=constant_bytes(integer),
         file_bytes=0 if compiled is None else compiled.path.stat().st_size,
-        workspace_bytes=0 if compiled is None else compiled.metadata.workspace_bytes,
+        workspace_bytes=0 if metadata is None else metadata.workspace_bytes,
         seconds=dict(seconds),
-        gpus=() if compiled is None else compiled.metadata.gpus,
+        gpus=() if metadata is None else metadata.gpus,
+        batches=() if metadata is None or metadata.batch is None else metadata.batch.sizes,
     )
 
 

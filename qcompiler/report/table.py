@@ -41,6 +41,9 @@ def _rows(summary: Summary, output: str) -> list[tuple[str, str]]:
     if summary.file_bytes:
         rows.append(("library", size(summary.file_bytes)))
         rows.append(("memory", f"{size(summary.workspace_bytes)} of values at the peak of a call"))
+    if summary.batches:
+        sizes = ", ".join(map(str, summary.batches))
+        rows.append(("batch", f"any; programs for {sizes}"))
     if summary.gpus:
         rows.append(("GPUs", f"{', '.join(summary.gpus)}: nothing is compiled when it is loaded"))
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in summary.seconds.items())

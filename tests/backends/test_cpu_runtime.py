@@ -155,8 +155,8 @@ def test_a_forked_process_has_threads_of_its_own(path: Path, expected: list[np.n
 
 def test_kernel_times(path: Path, expected: list[np.ndarray]) -> None:
     model = load(path)
-    times = model.runner.kernel_times([feed()])  # type: ignore[attr-defined]
-    assert times.shape == (len(model.metadata.calls),)
+    times = model.runner.kernel_times(0, [feed()])  # type: ignore[attr-defined]
+    assert times.shape == (len(model.metadata.programs[0].calls),)
     assert times.dtype == np.int64
     assert (times > 0).all()
 
@@ -181,9 +181,11 @@ COUNTED(void *, realloc, (void *p, size_t n), p, n)
 COUNTED(int, posix_memalign, (void **p, size_t a, size_t n), p, a, n)
 COUNTED(void *, mmap, (void *p, size_t n, int a, int b, int c, long d), p, n, a, b, c, d)
 
-long count_allocations(int (*run)(void *, int, void *), void *arguments, int threads, int calls) {
+typedef int (*Run)(int, void *, int, void *);
+
+long count_allocations(Run run, void *arguments, int threads, int calls) {
     long before = count;
-    while (calls--) run(arguments, threads, 0);
+    while (calls--) run(0, arguments, threads, 0);
     return count - before;
 }
 """

@@ -103,7 +103,7 @@ def test_libraries_have_code_for_all_usual_gpus(tmp_path: Path) -> None:
         ("exit", True),
     ]
     assert metadata.float_instructions == 0
-    assert metadata.calls == (0, 1, 2)
+    assert metadata.programs[0].calls == (0, 1, 2)
     model.save(tmp_path / "m.so")
     cubins = (tmp_path / "m.so").read_bytes().count(b"qc_0_quantize_kernel\0")
     assert cubins >= len(DEFAULT)

@@ -21,7 +21,7 @@ def test_every_call_is_in_one_row(qcompile, library):
     kernels = {k["symbol"]: k for k in found["kernels"]}
     assert list(kernels) == sorted(kernels, key=lambda s: -kernels[s]["ms"])
     assert set(kernels) == {k.symbol for k in metadata.kernels}
-    assert sum(k["calls"] for k in kernels.values()) == len(metadata.calls)
+    assert sum(k["calls"] for k in kernels.values()) == len(metadata.programs[0].calls)
     assert sum(k["share"] for k in kernels.values()) == pytest.approx(1)
     peaks = found["peaks"]
     for k in kernels.values():
@@ -63,9 +63,9 @@ def test_without_a_compiler_there_are_no_limits(qcompile, library, monkeypatch):
 def test_a_call_takes_the_sum_of_its_kernels(library, monkeypatch):
     """Each call is given its index in nanoseconds, so that every sum is known."""
     model = load(library)
-    calls = model.metadata.calls
+    calls = model.metadata.programs[0].calls
     times = np.arange(1, len(calls) + 1)
-    monkeypatch.setattr(model.runner, "kernel_times", lambda feeds: times)
+    monkeypatch.setattr(model.runner, "kernel_times", lambda program, feeds: times)
     found = {k.symbol: k for k in measure(model, 2, Peaks(1e9, 1e9)).kernels}
     for i, kernel in enumerate(model.metadata.kernels):
         own = sum(n for n, call in zip(times, calls, strict=True) if call == i)

@@ -45,12 +45,13 @@ def test_what_stays_in_float(qcompile, tiny):
 
 
 def test_open_dimensions(qcompile, tiny):
-    model = tiny(shape=("batch", 4))
+    model = tiny(shape=("tokens", 4))
     found = facts(qcompile, model)
-    assert found["inputs"][0]["shape"] == ["batch", 4]
+    assert found["inputs"][0]["shape"] == ["tokens", 4]
     assert found["macs"] is None
     assert "--input-shape x:1x4" in found["problem"]
     assert facts(qcompile, model, "--input-shape", "x:2x4")["macs"] == 24
+    assert facts(qcompile, tiny(shape=("batch", 4)))["macs"] == 12  # of one sample
 
 
 def test_inputs_that_are_constants(qcompile, tiny):
@@ -88,8 +89,8 @@ def test_keys_are_stable(qcompile, library, tiny):
     assert list(facts(qcompile, library)) == [
         *shared, "inputs", "outputs", "target", "architecture", "cpu", "features", "device", "gpus",
         "toolkit", "qcompiler",
-        "tvm", "source_sha256", "weight_bytes", "workspace_bytes", "threads", "float_instructions",
-        "kernels",
+        "tvm", "source_sha256", "programs", "batch", "weight_bytes", "workspace_bytes", "threads",
+        "float_instructions", "kernels",
     ]  # fmt: skip
 
 

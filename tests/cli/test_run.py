@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from qcompiler.artifact import load
@@ -46,6 +47,38 @@ def test_batches(qcompile, tiny, samples, refused, tmp_path):
     samples(x=x[:6])
     words = ("calib.npz", "6 samples", "batch of 4", "leave 2 out or add 2")
     refused(6, "run", "batch.so", "-i", "calib.npz", "-o", "more.npz", words=words)
+
+
+def test_any_number_of_samples(qcompile, tiny, samples, tmp_path):
+    """Of an open batch, or of a model for one sample; more and fewer than a program takes."""
+    x = np.load(samples())["x"]
+    expected = None
+    for shape, options in ((("N", 4), ()), ((1, 4), ("--batch", "2,3"))):
+        arguments = (tiny(shape=shape), "--calib", samples(), "-o", "any.so", *options)
+        assert "any; programs for " in qcompile(*arguments).out
+        np.savez(tmp_path / "in.npz", x=np.concatenate([x, x[:5]]))
+        assert qcompile("run", "any.so", "-i", "in.npz", "-o", "out.npz").code == 0
+        found = np.load("out.npz")["y"]
+        assert found.shape == (13, 3)
+        one = found if expected is None else expected
+        assert np.array_equal(found, one)
+        expected = found
+    text = qcompile("inspect", "any.so").out
+    assert "x: float32[?x4] = " in text
+    assert "2, 3: any number of samples is cut into these" in text
+
+
+def test_an_onnx_model_for_several_samples(qcompile, tiny, samples, refused):
+    arguments = (tiny(), "--calib", samples(), "--emit", "onnx", "-o", "four.onnx")
+    assert qcompile(*arguments, "--batch", "4").code == 0
+    (x,) = onnx.load("four.onnx").graph.input
+    assert [d.dim_value for d in x.type.tensor_type.shape.dim] == [4, 4]
+    refused(2, *arguments, "--batch", "1,4", words=("--batch 1,4", "one number of samples"))
+    refused(2, *arguments, "--batch", "0", words=("--batch '0'", "such as 1,4,16"))
+    qdq = (*arguments[:3], "--emit", "qdq", "--batch", "4")
+    refused(2, *qdq, words=("--batch: only where a library",))
+    two = (tiny(shape=(2, 4)), "--calib", samples(), "--batch", "4")
+    refused(5, *two, words=("expected an input for 1 sample, found x float32[2x4]",))
 
 
 @pytest.mark.parametrize(

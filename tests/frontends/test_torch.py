@@ -194,6 +194,11 @@ def test_ambiguous_strides_leave_no_trace():
         np.testing.assert_allclose(output(graph, input=x), module(x).numpy(), atol=1e-5)
 
 
+def test_an_open_batch_is_one_sample(dynamic_file):
+    graph = qcompiler.import_torch(dynamic_file)
+    assert (str(graph.inputs[0].type), graph.open_batch) == ("float32[1x3x16x16]", {"image": 0})
+
+
 def test_file_bytes_and_fixed_dimensions(dynamic_file):
     by_shape = {"image": SHAPE}
     expected = str(qcompiler.import_torch(dynamic_file, input_shapes=by_shape))
@@ -296,8 +301,6 @@ def test_refusals_of_modules():
 
 
 def test_refusals_of_programs(dynamic_file):
-    words = ("cnn.pt2: dynamic", "'image'", "--input-shape image:1x3x16x16")
-    refused(ShapeError, *words, model=dynamic_file)
     refused(UsageError, "2 tensors", model=dynamic_file, example_inputs=(image(), image()))
     refused(ShapeError, "1x3x8x8", model=dynamic_file, example_inputs=torch.zeros(1, 3, 8, 8))
     training = program(made(Cnn).train())

@@ -50,6 +50,7 @@ enum {
     F(upload, cuMemcpyHtoD_v2, (qc_address, const void *, size_t))                                \
     F(upload_async, cuMemcpyHtoDAsync_v2, (qc_address, const void *, size_t, void *))             \
     F(download_async, cuMemcpyDtoHAsync_v2, (void *, qc_address, size_t, void *))                 \
+    F(copy_async, cuMemcpyDtoDAsync_v2, (qc_address, qc_address, size_t, void *))                 \
     F(stream, cuStreamCreate, (void **, unsigned))                                                \
     F(destroy_stream, cuStreamDestroy_v2, (void *))                                               \
     F(synchronize, cuStreamSynchronize, (void *))                                                 \

@@ -13,8 +13,8 @@ static int choose_code(struct qc_model *model) {
     int major, minor;
     TRY(attribute(&major, CU_CAPABILITY_MAJOR, model->device), "to name the GPU's capability");
     TRY(attribute(&minor, CU_CAPABILITY_MINOR, model->device), "to name the GPU's capability");
-    for (int i = 0; i < qc_program.code_count; i++) {
-        const struct qc_code *code = &qc_program.codes[i];
+    for (int i = 0; i < qc_library.code_count; i++) {
+        const struct qc_code *code = &qc_library.codes[i];
         int fits = code->capability / 10 == major && code->capability % 10 <= minor;
         if (fits && (!model->code || code->capability > model->code->capability)) {
             model->code = code;
@@ -22,7 +22,7 @@ static int choose_code(struct qc_model *model) {
     }
     if (model->code) return 0;
     REFUSE("GPU %d is sm_%d%d, this library has code for %s: compile it with --target cuda:sm_%d%d",
-           model->ordinal, major, minor, qc_program.architectures, major, minor);
+           model->ordinal, major, minor, qc_library.architectures, major, minor);
 }
 
 static int load_code(struct qc_model *model) {
@@ -43,10 +43,10 @@ static qc_address address(const struct qc_model *model, const struct qc_argument
     return (constant ? model->constants : model->workspace) + (qc_address)argument->place;
 }
 
-static int add_node(struct qc_model *model, int index) {
-    const struct qc_code *code = model->code;
-    const struct qc_launch *launch = &code->launches[index];
-    struct node *node = &model->nodes[index];
+static int add_node(struct qc_model *model, struct program *program, int index) {
+    const struct qc_plan *plan = program->plan;
+    const struct qc_launch *launch = &plan->launches[index];
+    struct node *node = &program->nodes[index];
     node->values = calloc((size_t)launch->arguments + 1, sizeof *node->values);
     node->pointers = calloc((size_t)launch->arguments + 1, sizeof *node->pointers);
     void **after = calloc((size_t)launch->after + 1, sizeof *after);
@@ -55,13 +55,13 @@ static int add_node(struct qc_model *model, int index) {
         REFUSE("out of memory");
     }
     for (int i = 0; i < launch->arguments; i++) {
-        const struct qc_argument *argument = &code->arguments[launch->first_argument + i];
+        const struct qc_argument *argument = &plan->arguments[launch->first_argument + i];
         node->pointers[i] = &node->values[i];
         node->uses_ends |= qc_is_end(argument);
         if (!qc_is_end(argument)) node->values[i] = address(model, argument);
     }
     for (int i = 0; i < launch->after; i++) {
-        after[i] = model->nodes[code->after[launch->first_after + i]].handle;
+        after[i] = program->nodes[plan->after[launch->first_after + i]].handle;
     }
     struct qc_node_params *params = &node->params;
     memcpy(params->grid, launch->grid, sizeof params->grid);
@@ -73,64 +73,96 @@ static int add_node(struct qc_model *model, int index) {
         result = qc_cu.set(params->function, CU_MAX_DYNAMIC_SHARED, (int)launch->shared_bytes);
     }
     if (!result) {
-        result = qc_cu.node(&node->handle, model->graph, after, (size_t)launch->after, params);
+        result = qc_cu.node(&node->handle, program->graph, after, (size_t)launch->after, params);
     }
     free(after);
     return result ? qc_failed(launch->symbol, result) : 0;
 }
 
-static int build_graph(struct qc_model *model) {
-    int count = model->code->launch_count;
-    model->nodes = calloc((size_t)count + 1, sizeof *model->nodes);
-    if (!model->nodes) REFUSE("out of memory");
-    TRY(graph(&model->graph, 0), "to create a graph");
+static int build_graph(struct qc_model *model, struct program *program) {
+    int count = program->plan->launch_count;
+    program->nodes = calloc((size_t)count + 1, sizeof *program->nodes);
+    if (!program->nodes) REFUSE("out of memory");
+    TRY(graph(&program->graph, 0), "to create a graph");
     for (int i = 0; i < count; i++) {
-        if (add_node(model, i)) return -1;
+        if (add_node(model, program, i)) return -1;
     }
-    TRY(instantiate(&model->exec, model->graph, 0), "to instantiate the graph");
+    TRY(instantiate(&program->exec, program->graph, 0), "to instantiate the graph");
     return 0;
 }
 
-/* Where inputs and outputs lie in the staging memory: inputs first, so that one copy moves all. */
-static int place_ends(struct qc_model *model) {
-    model->input_places = calloc((size_t)qc_program.input_count + 1, sizeof(int64_t));
-    model->output_places = calloc((size_t)qc_program.output_count + 1, sizeof(int64_t));
-    if (!model->input_places || !model->output_places) REFUSE("out of memory");
+static int place_ends(struct program *program) {
+    const struct qc_ends *ends = program->ends;
+    program->input_places = calloc((size_t)ends->input_count + 1, sizeof(int64_t));
+    program->output_places = calloc((size_t)ends->output_count + 1, sizeof(int64_t));
+    if (!program->input_places || !program->output_places) REFUSE("out of memory");
     int64_t end = 0;
-    for (int i = 0; i < qc_program.input_count; i++) {
-        model->input_places[i] = end;
-        end += ALIGNED(qc_program.inputs[i].nbytes);
+    for (int i = 0; i < ends->input_count; i++) {
+        program->input_places[i] = end;
+        end += ALIGNED(ends->input_bytes[i]);
     }
-    model->input_bytes = end;
-    for (int i = 0; i < qc_program.output_count; i++) {
-        model->output_places[i] = end;
-        end += ALIGNED(qc_program.outputs[i].nbytes);
+    program->input_bytes = end;
+    for (int i = 0; i < ends->output_count; i++) {
+        program->output_places[i] = end;
+        end += ALIGNED(ends->output_bytes[i]);
     }
-    model->staging_bytes = end;
+    program->staging_bytes = end;
     return 0;
+}
+
+/* Programs share the workspace and the staging memory, since their runs follow one another. */
+static int place_programs(struct qc_model *model) {
+    int64_t workspace_bytes = 0;
+    model->programs = calloc((size_t)qc_library.program_count, sizeof *model->programs);
+    if (!model->programs) REFUSE("out of memory");
+    for (int i = 0; i < qc_library.program_count; i++) {
+        struct program *program = &model->programs[i];
+        program->plan = model->code->plans[i];
+        program->ends = &qc_library.programs[i];
+        if (place_ends(program)) return -1;
+        int64_t own = program->plan->workspace_bytes, staging = program->staging_bytes;
+        if (own > workspace_bytes) workspace_bytes = own;
+        if (staging > model->staging_bytes) model->staging_bytes = staging;
+    }
+    return qc_reserve(&model->workspace, workspace_bytes, "memory for the workspace");
 }
 
 static int prepare(struct qc_model *model) {
-    if (choose_code(model) || load_code(model) || place_ends(model)) return -1;
-    if (qc_reserve(&model->constants, qc_program.constant_bytes, "memory for the weights")) return -1;
-    if (qc_reserve(&model->workspace, model->code->workspace_bytes, "memory for the workspace")) {
-        return -1;
-    }
-    if (qc_program.constant_bytes > 0) {
-        TRY(upload(model->constants, qc_program.constants, (size_t)qc_program.constant_bytes),
+    if (choose_code(model) || load_code(model)) return -1;
+    if (qc_reserve(&model->constants, qc_library.constant_bytes, "memory for the weights")) return -1;
+    if (place_programs(model)) return -1;
+    if (qc_library.constant_bytes > 0) {
+        TRY(upload(model->constants, qc_library.constants, (size_t)qc_library.constant_bytes),
             "to copy the weights");
         /* The copy may still be on its way, and runs on other streams would not wait for it. */
         TRY(finish(), "to copy the weights");
     }
-    return build_graph(model);
+    for (int i = 0; i < qc_library.program_count; i++) {
+        if (build_graph(model, &model->programs[i])) return -1;
+    }
+    return 0;
+}
+
+static void destroy_program(struct program *program) {
+    if (program->exec) qc_cu.destroy_exec(program->exec);
+    if (program->graph) qc_cu.destroy_graph(program->graph);
+    for (int i = 0; program->nodes && i < program->plan->launch_count; i++) {
+        free(program->nodes[i].values);
+        free(program->nodes[i].pointers);
+    }
+    free(program->nodes);
+    free(program->input_places);
+    free(program->output_places);
 }
 
 static void destroy(struct qc_model *model) {
     qc_cu.push(model->context);
     qc_cu.finish(); /* what is enqueued still needs the memory */
     if (model->stream) qc_cu.destroy_stream(model->stream);
-    if (model->exec) qc_cu.destroy_exec(model->exec);
-    if (model->graph) qc_cu.destroy_graph(model->graph);
+    for (int i = 0; model->programs && i < qc_library.program_count; i++) {
+        destroy_program(&model->programs[i]);
+    }
+    free(model->programs);
     while (model->unused) {
         struct block *block = model->unused;
         model->unused = block->next;
@@ -145,13 +177,6 @@ static void destroy(struct qc_model *model) {
     void *context;
     qc_cu.pop(&context);
     qc_cu.release(model->device);
-    for (int i = 0; model->nodes && i < model->code->launch_count; i++) {
-        free(model->nodes[i].values);
-        free(model->nodes[i].pointers);
-    }
-    free(model->nodes);
-    free(model->input_places);
-    free(model->output_places);
     pthread_mutex_destroy(&model->lock);
     free(model);
 }

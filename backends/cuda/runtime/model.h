@@ -22,13 +22,14 @@ struct qc_tensor {
     void (*deleter)(struct qc_tensor *);
 };
 
-/* Memory of an output; while no tensor has it, it waits for the next run on its stream. */
+/* Memory of a tensor; while none has it, it waits for the next one of its size on its stream. */
 struct block {
     struct qc_tensor tensor;
+    int64_t shape[QC_MAX_RANK];
     struct qc_model *model;
     qc_address memory;
+    int64_t nbytes;
     void *stream;
-    int output;
     struct block *next;
 };
 
@@ -41,15 +42,25 @@ struct node {
     int changed;   /* the graph does not know the values yet */
 };
 
+/* A program on the GPU.  Where its inputs and outputs lie in the staging memory: inputs first, so
+   that one copy moves all. */
+struct program {
+    const struct qc_plan *plan;
+    const struct qc_ends *ends;
+    void *graph, *exec;
+    struct node *nodes;
+    int64_t *input_places, *output_places, input_bytes, staging_bytes;
+};
+
 struct qc_model {
     pthread_mutex_t lock;
     const struct qc_code *code;
     int ordinal, device;
-    void *context, *module, *graph, *exec, *stream;
+    void *context, *module, *stream;
     qc_address constants, workspace, staging;
     char *pinned; /* the same places as in `staging` */
-    int64_t *input_places, *output_places, input_bytes, staging_bytes;
-    struct node *nodes;
+    int64_t staging_bytes;
+    struct program *programs;
     struct block *unused;
     int references; /* the owner's and one for each tensor */
 };

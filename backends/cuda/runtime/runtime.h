@@ -27,10 +27,8 @@ struct qc_launch {
     int32_t after, first_after;
 };
 
-/* What one GPU architecture runs: a cubin and the launches of its kernels. */
-struct qc_code {
-    int32_t capability; /* 90 for sm_90 */
-    const void *image;
+/* What a program launches on an architecture. */
+struct qc_plan {
     const struct qc_launch *launches;
     int32_t launch_count;
     const struct qc_argument *arguments;
@@ -38,25 +36,30 @@ struct qc_code {
     int64_t workspace_bytes;
 };
 
-/* An input or output; the type as in DLPack (code, bits). */
-struct qc_value {
-    int64_t nbytes;
-    int64_t shape[QC_MAX_RANK];
-    int32_t rank;
-    uint8_t code, bits;
+/* What one GPU architecture runs: a cubin with the kernels of all programs, and their launches. */
+struct qc_code {
+    int32_t capability; /* 90 for sm_90 */
+    const void *image;
+    const struct qc_plan *const *plans;
 };
 
-struct qc_program {
+/* Bytes of the inputs and of the outputs of a program. */
+struct qc_ends {
+    const int64_t *input_bytes, *output_bytes;
+    int32_t input_count, output_count;
+};
+
+struct qc_library {
     const char *architectures; /* "sm_80 sm_90" */
     const struct qc_code *codes;
     int32_t code_count;
     const void *constants;
     int64_t constant_bytes;
-    const struct qc_value *inputs, *outputs;
-    int32_t input_count, output_count;
+    const struct qc_ends *programs;
+    int32_t program_count;
 };
 
-extern const struct qc_program qc_program __attribute__((visibility("hidden")));
+extern const struct qc_library qc_library __attribute__((visibility("hidden")));
 
 /* Every function may be called by several threads at once.  Those that fail return NULL or -1, and
    qc_error then says why in one line. */
@@ -68,24 +71,30 @@ struct qc_tensor;
 /* Why the calling thread's last call failed. */
 QC_API const char *qc_error(void);
 
-/* Loads the model on a GPU: code, constants, workspace and graph. */
+/* Loads the model on a GPU: code, constants, workspace, and a graph for each program. */
 QC_API struct qc_model *qc_open(int device);
 
 /* Frees a model, as soon as none of its tensors is left.  NULL is allowed. */
 QC_API void qc_close(struct qc_model *model);
 
-/* Enqueues one run on a stream of that GPU (a CUstream; 0 is the default stream) and returns;
-   inputs and outputs are device memory.  Runs of one model follow one another, also on different
-   streams. */
-QC_API int qc_run(struct qc_model *model, void *stream, const uint64_t *inputs,
+/* Enqueues one run of a program on a stream of that GPU (a CUstream; 0 is the default stream) and
+   returns; inputs and outputs are device memory.  Runs of one model follow one another, also on
+   different streams. */
+QC_API int qc_run(struct qc_model *model, int program, void *stream, const uint64_t *inputs,
                   const uint64_t *outputs);
 
-/* Runs on host memory and waits for the results. */
-QC_API int qc_run_host(struct qc_model *model, const void *const *inputs, void *const *outputs);
+/* Runs a program on host memory and waits for the results. */
+QC_API int qc_run_host(struct qc_model *model, int program, const void *const *inputs,
+                       void *const *outputs);
 
-/* A new tensor for an output that work on `stream` will write: a DLManagedTensor of DLPack, which
-   its deleter gives back to the model. */
-QC_API struct qc_tensor *qc_new(struct qc_model *model, int output, void *stream);
+/* A new tensor that work on `stream` will write, its type as in DLPack: a DLManagedTensor, which its
+   deleter gives back to the model. */
+QC_API struct qc_tensor *qc_new(struct qc_model *model, int rank, const int64_t *shape, int code,
+                                int bits, void *stream);
+
+/* Enqueues a copy within the GPU's memory. */
+QC_API int qc_copy(struct qc_model *model, void *stream, uint64_t to, uint64_t from,
+                   uint64_t nbytes);
 
 /* Makes what is enqueued on `stream` from now on wait for what `earlier` holds now. */
 QC_API int qc_follow(struct qc_model *model, void *stream, void *earlier);
