@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
+from qcompiler.batching import output_axes
 from qcompiler.calibrate import SampleOptions
 from qcompiler.calibrate.collect import CollectOptions
 from qcompiler.config import QuantizationConfig
@@ -88,6 +89,7 @@ class Options:
 
         Raises:
             ShapeError: an open first dimension counts no independent samples.
+            UnsupportedError: `batches`, and the model cannot compute several samples at once.
         """
 
         def imported(shapes: Mapping[str, Sequence[int]]) -> Graph:
@@ -96,7 +98,10 @@ class Options:
                 model, example_inputs, input_shapes=given, input_values=self.input_values
             )
 
-        return with_checked_batch(imported({}), imported)
+        graph = with_checked_batch(imported({}), imported)
+        if self.batches:
+            output_axes(graph)  # what cannot be is refused before minutes of calibration
+        return graph
 
     def programs(self, graph: Graph) -> Programs:
         """What becomes of an integer graph in a library: a program for each number of samples.

@@ -13,11 +13,12 @@ from qcompiler.batching import output_axes, rebatched, sample_axes
 from qcompiler.errors import UnsupportedError, UsageError
 from qcompiler.graph import Constant, Graph, Input, Op, fold
 from qcompiler.interpret import evaluate
-from qcompiler.ops import Conv, Fused, ReduceMax, Relu, Reshape, Window
+from qcompiler.ops import Attention, Conv, Fused, ReduceMax, Relu, Reshape, Window
 from qcompiler.types import FLOAT, TensorType
 
 SAMPLES = 3
-EXAMPLES = [e for e in examples() if e.graph.inputs and not isinstance(e.op, Fused)]
+LOWERED = (Attention, Fused)
+EXAMPLES = [e for e in examples() if e.graph.inputs and not isinstance(e.op, LOWERED)]
 NETWORKS = [e for e in tiny_graphs() if any(x.type.shape[:1] == (1,) for x in e.graph.inputs)]
 OWN_WEIGHTS = {
     "conv",

@@ -45,8 +45,8 @@ def library_facts(path: Path) -> dict[str, Any]:
         "path": str(path),
         "file_bytes": path.stat().st_size,
         "model": metadata.model,
-        "inputs": _ends(metadata.inputs, batch and batch.inputs),
-        "outputs": _ends(metadata.outputs, batch and batch.outputs),
+        "inputs": _ends(metadata.inputs, () if batch is None else batch.inputs),
+        "outputs": _ends(metadata.outputs, () if batch is None else batch.outputs),
         "target": metadata.target,
         "architecture": metadata.architecture,
         "cpu": metadata.cpu,
@@ -100,10 +100,10 @@ def graph_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _ends(values: Sequence[Value], axes: Sequence[int | None] | None) -> list[dict[str, Any]]:
+def _ends(values: Sequence[Value], axes: Sequence[int | None]) -> list[dict[str, Any]]:
     """Inputs or outputs; the axis that counts samples is None where any number may be fed."""
     found = [_typed(v.name, v.type, v.quantization) for v in values]
-    for end, axis in zip(found, axes or (), strict=False):
+    for end, axis in zip(found, axes, strict=False):
         if axis is not None:
             end["shape"][axis] = None
     return found

@@ -53,8 +53,8 @@ def test_external_data(refused, tiny, location, code, words):
 
 
 def test_dynamic_dimension(refused, tiny):
-    words = ("tiny.onnx", "'x'", "batch", "--input-shape x:1x4")
-    refused(6, tiny(shape=("batch", 4)), words=words)
+    words = ("tiny.onnx", "'x'", "length", "--input-shape x:1x4")
+    refused(6, tiny(shape=("length", 4)), words=words)
 
 
 @pytest.mark.parametrize(
