@@ -20,6 +20,7 @@ case("Gemm", f(2, 3), kf(4, 3), kf(1, 4), transB=1, alpha=0.5, beta=2.0)
 case("Gemm", f(3, 2), f(4, 3), f(4), transA=1, transB=1, alpha=1.5, beta=0.0)
 case("Gemm", f(3, 2), f(3, 4), f(2, 1), transA=1, alpha=-1.0, beta=0.25)
 case("Gemm", f(2, 3), kf(3, 4), s(0.5))
+case("Gemm", f(2, 3), f(3, 4), kf(4), alpha=2.0, beta=3.0)
 case("Gemm", f(2, 3), kf(3, 4), since=11)
 for _shape in ((2, 3), (2, 3, 4), (2, 3, 4, 5)):
     _parameters = (kf(3), kf(3), kf(3), Known(positive(3)))

@@ -129,6 +129,10 @@ case("Attention", _x, kf(12, 20), kf(20), num_heads=2, qkv_hidden_sizes=[8, 8, 4
 _cached = (_x, _w, _b, None, f(2, 2, 4, 3, 2))
 case("Attention", *_cached, num_heads=4, outputs=2, unidirectional=1)
 case("Attention", *_cached[:3], np.ones((2, 8), np.int32), _cached[4], num_heads=4, outputs=2)
+_square = np.broadcast_to(np.tri(9, dtype=np.int32), (2, 1, 9, 9)).copy()
+_options: dict[str, Any] = {"num_heads": 4, "outputs": 2}
+_like = case("Attention", *_cached[:3], _square[:, 0, 3:8, :8].copy(), _cached[4], **_options)
+case("Attention", *_cached[:3], _square, _cached[4], **_options, like=_like)
 
 # Attention of what is projected already
 _q, _k, _v = f(2, 3, 8), f(2, 5, 8), f(2, 5, 12)
@@ -145,6 +149,7 @@ _like = case("MultiHeadAttention", *_apart, num_heads=2)
 case("MultiHeadAttention", _packed, None, None, num_heads=2, like=_like)
 case("MultiHeadAttention", _k, _packed[:, :, :, 1:], None, num_heads=2, like=_like)
 case("MultiHeadAttention", f(2, 3, 8), f(2, 2, 5, 4), f(2, 2, 5, 4), num_heads=2)
+case("MultiHeadAttention", f(2, 3, 8), f(2, 2, 5, 4), f(2, 2, 5, 4), kf(24), num_heads=2)
 _past = (f(2, 2, 3, 4), f(2, 2, 3, 4))
 case("MultiHeadAttention", _k, _k, _k, None, None, None, *_past, num_heads=2, outputs=3)
 

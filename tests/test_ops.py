@@ -192,6 +192,9 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (lambda: ops.Table(x(2, dtype="int32"), u8(256), Q8), "table: expected 8 or 16 bits"),
     (lambda: ops.Table(x(2, dtype="int16"), u8(256), Q8), r"table: expected uint8\[65536\]"),
     (lambda: ops.MatMul(x(2, 3), x(3, 5), x(4)), r"mat_mul: expected a bias \[5\]"),
+    (lambda: ops.ArgMax(x(2, 3), 2), "arg_max: expected an axis of"),
+    (lambda: ops.ArgMax(x(2, 0), 1), "arg_max: expected elements along the axis"),
+    (lambda: ops.TopK(x(2, 3), 1, 4), "top_k: expected"),
     (lambda: ops.Lookup(x(2, dtype="int32"), u8()), "lookup: expected a table of rank 1"),
     (lambda: ops.Softmax(x(2, 3), 1, x(4, 2, 3, dtype="bool")), "softmax: expected a bool mask"),
     (lambda: ops.Slice(CODES, (0, 0), (1, 2), (1, 1)), "slice: expected one scale per tensor"),
@@ -243,6 +246,12 @@ def test_quantize_saturates_at_32_bits(value: float, high: int) -> None:
     code = int(node.numpy(np.array([value], np.float32))[0])
     assert abs(code - high) < 128
     assert abs(code) <= 2**31
+
+
+def test_a_window_may_be_coarse_in_everything() -> None:
+    node = ops.MaxPool(u8(1, 1, 5, 5), ops.Window((2, 2), (2, 2), dilations=(2, 2)))
+    array = np.arange(25, dtype=np.uint8).reshape(1, 1, 5, 5)
+    assert node.numpy(array).tolist() == [[[[12, 14], [22, 24]]]]
 
 
 def test_errors_name_the_users_node() -> None:

@@ -16,13 +16,15 @@ from qcompiler.ops import (
     FakeQuantize,
     MatMul,
     MaxPool,
+    Mul,
     Quantize,
     Relu,
     Reshape,
+    Sigmoid,
     Transpose,
     Window,
 )
-from qcompiler.passes import Canonicalize, InsertQdq
+from qcompiler.passes import Canonicalize, CollapseUnary, InsertQdq
 from qcompiler.passes.annotations import annotated, signed, weight_codes
 from qcompiler.passes.evidence import FixedRanges
 from qcompiler.types import FLOAT, Quantization, TensorType
@@ -199,3 +201,20 @@ def test_graphs_without_annotations_are_left_alone() -> None:
     assert found.graph is real
     assert not found.kept
     assert not found.ranges
+
+
+def test_bounds_of_a_matrix_product_are_reached() -> None:
+    x = FakeQuantize(given(2, 4), A)  # −4.5 … 8.25
+    w, bias = np.array([[1, -2], [0, 3], [-1, 0], [2, 2]], FLOAT), np.array([0.5, -1], FLOAT)
+    found = annotated(graph(Relu(MatMul(x, Constant(w), Constant(bias)))))
+    terms = np.stack([-4.5 * w, 8.25 * w])
+    low, high = ((sums + bias) for sums in (terms.min(0).sum(0), terms.max(0).sum(0)))
+    bounds = found.bounds[found.graph.outputs["y"].operands[0]]
+    assert bounds == pytest.approx((low.min(), high.max()))
+
+
+def test_the_range_of_a_function_is_that_of_its_values() -> None:
+    x = FakeQuantize(given(2, 4), A)
+    found = annotated(CollapseUnary()(graph(Relu(Mul(Sigmoid(x), Constant(np.array(0.3, FLOAT)))))))
+    low, high = found.ranges[found.graph.outputs["y"]]
+    assert (low, high) == pytest.approx((0.0, 0.3 / (1 + np.exp(-8.25))), rel=1e-3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcompiler.graph import Graph, Input
+from qcompiler.graph import Constant, Graph, Input
 from qcompiler.interpret import evaluate
-from qcompiler.ops import Concat, Relu, Reshape, Slice, Transpose
-from qcompiler.passes import Canonicalize
+from qcompiler.ops import Add, Concat, Maximum, MaxPool, Relu, Reshape, Slice, Transpose, Window
+from qcompiler.passes import Canonicalize, ChannelsLast, canonicalize
 from qcompiler.passes.canonicalize import merge_movement
 from qcompiler.types import Quantization, TensorType
 
@@ -105,3 +105,29 @@ def test_slices_across_joined_values_stay() -> None:
     ):
         graph = Graph((x,), {"y": part})
         assert isinstance(Canonicalize()(graph).outputs["y"], Slice)
+
+
+@pytest.mark.parametrize("limit", [0, 4, 1000])
+def test_constants_are_folded_unless_that_makes_much_of_little(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canonicalize, "FOLD_LIMIT", limit)
+    row, column = (Constant(np.ones(shape, np.float32)) for shape in ((1, 3), (3, 1)))
+    x = Input(TensorType("float32", (3, 3)), name="x")
+    for a, b, folds in ((row, column, limit == 1000), (row, row, True)):
+        y = Add(x, Add(a, b))
+        after = Canonicalize()(Graph((x,), {"y": y})).outputs["y"]
+        assert isinstance(after.operands[1], Constant) == folds
+
+
+def test_a_scalar_stays_beside_transposes() -> None:
+    x, number = (
+        Input(TensorType("uint8", (1, 3, 4, 4)), name="x"),
+        Input(TensorType("uint8", ()), name="c"),
+    )
+    graph = Graph((x, number), {"y": Maximum(MaxPool(x, Window((2, 2))), number)})
+    after = ChannelsLast()(graph)
+    assert after is not graph
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.integers(0, 256, (1, 3, 4, 4)).astype(np.uint8), "c": np.uint8(99)}
+    assert (evaluate(after, feeds)["y"] == evaluate(graph, feeds)["y"]).all()

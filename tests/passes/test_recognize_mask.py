@@ -21,6 +21,7 @@ from qcompiler.ops import (
     Select,
     Softmax,
     Sub,
+    Transpose,
     scalar,
 )
 from qcompiler.passes import Canonicalize, RecognizeMask
@@ -117,6 +118,22 @@ def test_a_positive_factor_behind_the_mask_is_one_of_the_scores(
     assert not isinstance(found.x, Select)
     unmasked = Softmax(scaled(Select(KEPT, X, f(-60.0))), 2)  # e^-15 and e^-30 are no masks
     assert recognized(unmasked).mask is None
+
+
+def test_a_negative_factor_behind_the_mask_makes_its_terms_the_largest() -> None:
+    y = Mul(Select(KEPT, X, f(-1e4)), f(-0.5))
+    assert recognized(Softmax(y, 2)).mask is None
+
+
+@pytest.mark.parametrize(
+    ("permutation", "masks"), [((1, 0, 2), True), ((2, 0, 1), False), ((0, 2, 1), False)]
+)
+def test_masks_are_followed_through_transposes_that_keep_the_axis(
+    permutation: tuple[int, ...], masks: bool
+) -> None:
+    y = Transpose(Add(X, Select(KEPT, f(0), f(-1e4))), permutation)
+    found = recognized(Softmax(y, 2))
+    assert (found.mask is not None) == masks
 
 
 def test_a_low_row_that_is_chosen_masks() -> None:

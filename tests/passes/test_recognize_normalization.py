@@ -143,13 +143,14 @@ def test_unit_vectors() -> None:
             pytest.fail(str(other))
 
 
-def test_a_factor_on_both() -> None:
+@pytest.mark.parametrize("square", [3.0, 0.25])
+def test_a_factor_on_both(square: float) -> None:
     """d / √(3·(variance + ε)) = normalize(d; ε) / √3."""
     d = deviation()
-    match recognized(Div(d, Sqrt(Mul(variance(d), f(3))))):
+    match recognized(Div(d, Sqrt(Mul(variance(d), f(square))))):
         case Mul(Normalize(_, _, epsilon, True), Constant(array=factor)):
             assert epsilon == pytest.approx(EPSILON)
-            assert factor == pytest.approx(3**-0.5)
+            assert factor == pytest.approx(square**-0.5)
         case other:
             pytest.fail(str(other))
 

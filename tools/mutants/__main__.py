@@ -96,7 +96,8 @@ def slowest(found: Map) -> str:
 
 def judge(mutants: list[Mutant], found: Map, results: Results, jobs: int, budget: float) -> None:
     """Run tests on mutants and keep the outcomes."""
-    todo = [_job(x, found, budget) for x in mutants]
+    before = results.read()
+    todo = [_job(x, found, budget, before.get(x.key, ("", ""))[1]) for x in mutants]
     for job in todo:
         if not job.tests:
             results.add(job.mutant, (SURVIVED, "no test executes it"))
@@ -114,8 +115,11 @@ def judge(mutants: list[Mutant], found: Map, results: Results, jobs: int, budget
     _shared([job for job in todo if job.mutant.key not in outcomes], jobs, anew)
 
 
-def _job(mutant: Mutant, found: Map, budget: float) -> Job:
+def _job(mutant: Mutant, found: Map, budget: float, killer: str) -> Job:
+    """What killed a mutant before comes first."""
     tests = found.tests(mutant, budget)
+    if killer in found.seconds:
+        tests = [killer, *(x for x in tests if x != killer)]
     return Job(mutant, tests, 20 + 5 * sum(found.seconds[x] for x in tests))
 
 
@@ -202,7 +206,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--budget", type=float, default=12, help="seconds of tests per mutant")
-    parser.add_argument("--again", action="store_true", help="run survivors once more")
+    parser.add_argument("--again", choices=["survivors", "all"], help="what to run once more")
     parser.add_argument("--folder", type=Path, default=ROOT / "mutants", help="of what is kept")
     given = parser.parse_intermixed_args()
     if given.command == "map":
@@ -216,7 +220,7 @@ def main() -> None:
         done = {
             key
             for key, (outcome, _) in results.read().items()
-            if outcome != SURVIVED or not given.again
+            if not given.again or (given.again == "survivors" and outcome != SURVIVED)
         }
         mutants = [x for part in samples.values() for x in part if x.key not in done]
         judge(mutants, load(given.folder), results, given.jobs, given.budget)
