@@ -154,6 +154,12 @@ class Op:
             return limits if coded else None
         if self.within is not None:
             found &= self.within
+        return self.fitting(found)
+
+    def fitting(self, found: Interval) -> Interval:
+        """Where the result lies, or a part of what it is summed from, proved to be in its type."""
+        limits = self.type.limits
+        assert limits is not None
         self.prove(found <= limits, f"values within {self.type.dtype} ({limits})", str(found))
         return found
 

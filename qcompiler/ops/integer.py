@@ -44,16 +44,21 @@ class Product(Op):
             )
 
     def sums(self, axes: tuple[int, ...], x: Interval, w: Interval, bias: Interval) -> Interval:
-        """Of Σ x·w + bias over axes of the weight: per output channel where the weight is known."""
+        """Of Σ x·w + bias over axes of the weight: per output channel where the weight is known.
+
+        What adds up to it fits as well: executors add the bias at either end.
+        """
         weight, *rest = self.operands[1:]
-        x |= NOTHING  # the padding
+        x |= NOTHING  # the padding, and terms that are not added yet
         if not isinstance(weight, Constant):
-            return (x * w).total(math.prod(weight.type.shape[a] for a in axes)) + bias
+            terms = math.prod(weight.type.shape[a] for a in axes)
+            return self.fitting((x * w).total(terms)) + bias
         above = np.maximum(weight.array, 0).sum(axes, dtype=np.int64)
         below = weight.array.sum(axes, dtype=np.int64) - above
         lows, highs = (a * above + b * below for a, b in ((x.low, x.high), (x.high, x.low)))
+        parts = self.fitting(Interval.of(lows) | Interval.of(highs))
         if not rest or not isinstance(rest[0], Constant):
-            return (Interval.of(lows) | Interval.of(highs)) + bias
+            return parts + bias
         codes = rest[0].array.astype(np.int64)
         return Interval.of(lows + codes) | Interval.of(highs + codes)
 

@@ -195,6 +195,7 @@ CODES = plain("uint8", 2, q=Q8)
 WIDE = plain("int32", 2, q=Quantization.per_tensor("int32", 0.1))
 IMAGE = plain("uint8", 1, 1, 300, 300, q=Q8)
 KERNEL = Window((300, 300))
+ROW = plain("uint8", 1, 70_000, q=Q8)
 INT64 = plain("int64", 4)
 
 PROVED: dict[str, Op] = {
@@ -230,6 +231,10 @@ UNPROVED: list[tuple[Op, str]] = [
     (
         ConvInteger(IMAGE, ones("int8", 2, 1, 300, 300, value=127), None, KERNEL),
         "conv_integer: expected values within int32 .*, found 0…2914650000;",
+    ),
+    (
+        MatMulInteger(ROW, ones("int8", 70_000, 1, value=-127), ones("int32", 1, value=10**9)),
+        "mat_mul_integer: expected values within int32 .*, found -2266950000…0;",
     ),
     (ReduceSum(WIDE, (0,)), "reduce_sum: expected values within int32"),
     (requantized(WIDE, -(2**31)), r"requantize: shift_right: expected values below 2\^62, found"),
