@@ -82,8 +82,12 @@ def dyadic(
 
 
 def excess(ratio: float, largest: float) -> int:
-    """The least e ≥ 0 such that `dyadic` can hold ratio / 2^e and leave room for largest / 2^e."""
-    return max(0, int(np.frexp(ratio)[1]) - MULTIPLIER_BITS + 2, int(np.frexp(largest)[1]) - 60)
+    """An e ≥ 0 such that `dyadic` can hold ratio / 2^e and leave room for largest / 2^e.
+
+    The least for the ratio; for `largest` at most one more.
+    """
+    top = ratio * (1 + 2.0**-MULTIPLIER_BITS)  # just below a power of two, rounded up to it
+    return max(0, int(np.frexp(top)[1]) - MULTIPLIER_BITS + 2, int(np.frexp(largest)[1]) - 60)
 
 
 def quantize(values: np.ndarray, quantization: Quantization) -> np.ndarray:

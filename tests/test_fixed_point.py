@@ -99,6 +99,8 @@ def test_dyadic_leaves_room(ratio: float, largest: float) -> None:
 
 @given(st.floats(1e-3, 1e12), st.floats(0, 1e25))
 @example(1.5 * 2.0**29, 0.0)
+@example(2.0**29 * (1 - 2.0**-40), 0.0)  # its multiplier rounds up to a power of two
+@example(2.0**29 * (1 - 2.0**-30), 0.0)
 @example(1.0, 1.01 * 2.0**61)
 @example(1.0, 2.0**61 - 2.0**40)
 def test_excess_is_enough_and_hardly_more(ratio: float, largest: float) -> None:

@@ -218,3 +218,13 @@ def test_biases_are_added_to_accumulators() -> None:
     found = evaluate(graph, feeds)["y"]
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     assert np.abs((found - expected).mean((0, 2, 3))).max() < 2e-3  # a bias that is lost shows here
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_accumulators_are_numbers_of_the_scale_that_dequantizes_them(scale: float) -> None:
+    b, rng = Builder(), np.random.default_rng(0)
+    b.input("x", [2, 5], TensorProto.UINT8)
+    weight = b.constant("w", rng.integers(-9, 9, (5, 3), np.int8))
+    total = b.node("MatMulInteger", "x", weight)
+    b.node("DequantizeLinear", total, b.constant("s", np.float32(scale)), outputs=("y",))
+    assert_agrees(b.model("y"), {"x": rng.integers(0, 256, (2, 5), np.uint8)})
