@@ -27,11 +27,13 @@ from qcompiler.passes.hoist_slice import HoistSlice
 from qcompiler.passes.insert_qdq import InsertQdq
 from qcompiler.passes.integerize import Integerize
 from qcompiler.passes.migrate_scales import MigrateScales
+from qcompiler.passes.quantize_states import QuantizeStates
 from qcompiler.passes.recognize_mask import RecognizeMask
 from qcompiler.passes.recognize_normalization import RecognizeNormalization
 from qcompiler.passes.reparameterize_scales import ReparameterizeScales
 from qcompiler.passes.round_weights import RoundWeights
 from qcompiler.passes.split_channels import SplitChannels
+from qcompiler.passes.store_states import StoreStates
 
 DEFAULT: tuple[Pass, ...] = (
     Canonicalize(),
@@ -43,9 +45,11 @@ DEFAULT: tuple[Pass, ...] = (
     CollapseUnary(),
     ReparameterizeScales(),
     SplitChannels(),
+    QuantizeStates(),
     InsertQdq(),
     RoundWeights("nearest"),  # unless the configuration says otherwise
     Integerize(),
+    StoreStates(),
 )
 """From a real graph to an integer one."""
 
@@ -81,12 +85,14 @@ __all__ = [
     "MigrateScales",
     "Pass",
     "PassManager",
+    "QuantizeStates",
     "RecognizeMask",
     "RecognizeNormalization",
     "ReparameterizeScales",
     "RewritePass",
     "RoundWeights",
     "SplitChannels",
+    "StoreStates",
     "Verify",
     "known_passes",
     "parse_pass",

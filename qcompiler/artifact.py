@@ -132,6 +132,17 @@ class CompiledModel:
         results = self.runner.run([arrays[v.name] for v in self.inputs])
         return {v.name: y for v, y in zip(self.outputs, results, strict=True)}
 
+    def session(self, samples: int | None = None) -> Session:
+        """The model with a state of its own, which begins with zeros.
+
+        Args:
+            samples: How many it remembers at once, where any number may be fed; by default 1.
+
+        Raises:
+            UsageError: the model has no state, or takes another number of samples.
+        """
+        return Session(self, samples)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the library to a file, whole or not at all.
 
@@ -140,6 +151,72 @@ class CompiledModel:
         """
         with atomic_path(path) as temporary:
             shutil.copyfile(self.path, temporary)
+
+
+class Session:
+    """A model and what it remembers from one call to the next; one thread may call it at a time.
+
+    Attributes:
+        model: The model; several sessions may share it.
+        states: Input name → codes, or reals where they stayed so.  They may be set.
+    """
+
+    def __init__(self, model: CompiledModel, samples: int | None = None) -> None:
+        """Begin; see `CompiledModel.session`."""
+        metadata = model.metadata
+        batch, program = metadata.batch, metadata.programs[0]
+        if not program.states:
+            raise UsageError(
+                f"{metadata.model}: has no state: compile it with --state INPUT=OUTPUT"
+            )
+        if samples is not None and (batch is None or samples < 1):
+            expected = "at least 1" if batch is not None else "none, the number is fixed"
+            raise UsageError(f"samples: expected {expected}, found {samples}")
+        self.model = model
+        self._after = {program.inputs[x].name: program.outputs[y].name for x, y in program.states}
+        self._types = {}
+        for x, _ in program.states:
+            value = program.inputs[x]
+            kind = value.type
+            if batch is not None:
+                kind = batch.resized(kind, batch.inputs[x], samples or 1)
+            self._types[value.name] = kind
+        self.states: dict[str, Any] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget: every state becomes that of zeros."""
+        for name, kind in self._types.items():
+            q = kind.quantization
+            zero = 0 if q is None else q.zero_points(kind.rank)
+            self.states[name] = np.full(kind.shape, zero, kind.dtype)
+
+    def __call__(self, *feeds: Any, stream: Any = None) -> dict[str, Any]:
+        """Run the model on its state, and keep the next one.
+
+        Args:
+            feeds: As for `CompiledModel`, of the inputs that are no states.
+            stream: Likewise.
+
+        Returns:
+            Output name → array, states left out.
+
+        Raises:
+            UsageError: as `CompiledModel` does; a state is fed.
+        """
+        values = [v for v in self.model.inputs if v.name not in self._after]
+        if len(feeds) == 1 and isinstance(feeds[0], Mapping):
+            named = dict(feeds[0])
+        elif len(feeds) == len(values):
+            named = {v.name: x for v, x in zip(values, feeds, strict=True)}
+        else:
+            names = ", ".join(v.name for v in values)
+            raise UsageError(f"expected {len(values)} inputs ({names}), found {len(feeds)}")
+        if fed := [name for name in named if name in self._after]:
+            raise UsageError(f"input {fed[0]!r}: the session keeps it: set session.states instead")
+        results = self.model({**named, **self.states}, stream=stream)
+        self.states = {name: results.pop(after) for name, after in self._after.items()}
+        return results
 
 
 def host_array(name: str, x: Any) -> np.ndarray:

@@ -33,6 +33,7 @@ from qcompiler.passes import (
 from qcompiler.passes.evidence import Evidence
 from qcompiler.programs import Programs, batched
 from qcompiler.report.summary import Summary, constant_bytes, summarize
+from qcompiler.states import with_states
 
 if TYPE_CHECKING:
     from qcompiler.artifact import CompiledModel
@@ -54,6 +55,8 @@ class Options:
         require_integer: Raise `NotIntegerError` if an op stays in float.
         input_shapes: Shapes for inputs, by name, where the model leaves dimensions open.
         input_values: Values of inputs, by name, that are no inputs of the compiled model.
+        states: Input name → name of the output that replaces it in the next call: integer codes
+            from then on, which `CompiledModel.session` keeps.
         batches: Numbers of samples to compile programs for: a library then takes any number, and
             cuts it into these.  None: `DEFAULT_BATCHES` for a model that leaves the number open,
             else only what the model says.
@@ -74,6 +77,7 @@ class Options:
     require_integer: bool = False
     input_shapes: Mapping[str, Sequence[int]] | None = None
     input_values: Mapping[str, ArrayLike] | None = None
+    states: Mapping[str, str] | None = None
     batches: tuple[int, ...] | None = None
     seed: int = 0
     threads: int | None = None
@@ -89,6 +93,7 @@ class Options:
 
         Raises:
             ShapeError: an open first dimension counts no independent samples.
+            UsageError: `states` are no pairs of an input and an output of one type.
             UnsupportedError: `batches`, and the model cannot compute several samples at once.
         """
 
@@ -99,6 +104,8 @@ class Options:
             )
 
         graph = with_checked_batch(imported({}), imported)
+        if self.states:
+            graph = with_states(graph, self.states)
         if self.batches:
             output_axes(graph)  # what cannot be is refused before minutes of calibration
         return graph

@@ -13,6 +13,7 @@ from qcompiler.calibrate import samples as opened
 from qcompiler.calibrate.collect import CollectOptions
 from qcompiler.calibrate.moments import Moments
 from qcompiler.calibrate.ranges import CalibratedRanges, calibrate, moments
+from qcompiler.calibrate.rollout import rolled_out
 from qcompiler.calibrate.statistics import Statistics
 from qcompiler.errors import CalibrationError
 from qcompiler.fingerprint import fingerprints
@@ -54,7 +55,8 @@ class Calibration:
         Args:
             graph: In the real language; of its values only those of the inputs are needed here.
             source: As `calibration` of `quantize`; None: random numbers, with a warning once they
-                are asked for.
+                are asked for.  States are not among the samples: they begin with zeros and follow
+                from each sample to the next.
             samples: Which samples to use, by default the first 512.
             seed: Of random numbers.
             collecting: Threads, memory and progress (by default none is shown).
@@ -64,6 +66,8 @@ class Calibration:
             FileError: a file of samples is missing or damaged.
         """
         self._inputs = _inputs(graph)
+        self._fed = {name: x for name, x in self._inputs.items() if name not in graph.states}
+        self._stateful = graph if graph.states else None
         self._says_ranges = any(isinstance(node, FakeQuantize) for node in graph.ops)
         self._seed = seed
         self._collecting = collecting or CollectOptions(progress=False)
@@ -72,7 +76,7 @@ class Calibration:
             self._samples = [{}]
         elif source is not None:
             chosen = samples or SampleOptions(num_samples=DEFAULT_SAMPLES)
-            self._samples = opened(source, self._inputs, options=chosen)
+            self._samples = self._rolled_out(opened(source, self._fed, options=chosen))
         self._real = self._samples is not None
         self._statistics: dict[bytes, Statistics] = {}
         self._moments: dict[bytes, Moments] = {}
@@ -149,8 +153,15 @@ class Calibration:
                 SyntheticCalibrationWarning,
                 stacklevel=3,
             )
-            self._samples = synthetic(self._inputs, options=SyntheticOptions(seed=self._seed))
+            options = SyntheticOptions(seed=self._seed)
+            self._samples = self._rolled_out(synthetic(self._fed, options=options))
         return self._samples
+
+    def _rolled_out(self, feeds: Iterable[Feed]) -> Iterable[Feed]:
+        """The feeds with states, which follow from one to the next."""
+        if self._stateful is None:
+            return feeds
+        return rolled_out(self._stateful, feeds, self._collecting.threads)
 
 
 def _inputs(graph: Graph) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -64,6 +64,8 @@ class Program:
         outputs: Likewise.
         calls: Index of the kernel of each call, in order.
         workspace_bytes: Memory for values that each running call needs.
+        states: Index of an input, and of the output of the same type that replaces it in the next
+            call.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Program:
     outputs: tuple[Value, ...]
     calls: tuple[int, ...]
     workspace_bytes: int
+    states: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,10 @@ class Metadata:
             raise ValueError("no outputs")
         if any(i >= len(found.kernels) for program in found.programs for i in program.calls):
             raise ValueError("an unknown kernel")
+        for program in found.programs:
+            for x, y in program.states:
+                if program.inputs[x].type != program.outputs[y].type:
+                    raise ValueError("a state of two types")
         if found.batch is not None:
             found.batch.check(found.programs)
         return found

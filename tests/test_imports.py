@@ -25,7 +25,7 @@ LAYERS = (
     ("fixed_point", "graph"),
     ("interpret", "ops"),
     ("batching", "fingerprint", "invariants", "metadata"),
-    ("dispatch", "programs"),
+    ("dispatch", "programs", "states"),
     ("artifact",),
     ("backends.onnx", "backends.target"),
     ("calibrate", "backends.tvm"),

@@ -40,6 +40,11 @@ def program_infos(
             tuple(Value(name, y.type, _exit(y)) for name, y in graph.outputs.items()),
             tuple(numbers[call.kernel.symbol] for call in program.calls),
             size,
+            tuple(
+                (place, list(graph.outputs).index(graph.states[str(x.name)]))
+                for place, x in enumerate(graph.inputs)
+                if str(x.name) in graph.states
+            ),
         )
         for (name, graph), program, size in zip(
             named.graphs.items(), programs, workspace_bytes, strict=True

@@ -69,6 +69,23 @@ def input_shapes(given: Iterable[str]) -> Mapping[str, tuple[int, ...]] | None:
     return shapes or None
 
 
+def states(given: Iterable[str]) -> Mapping[str, str] | None:
+    """`input=output` → output by input; None where nothing is given.
+
+    Raises:
+        UsageError: another form, or an input given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, after = text.partition("=")
+        if not (name and equals and after):
+            raise UsageError(f"--state {text!r}: expected INPUT=OUTPUT")
+        if name in found:
+            raise UsageError(f"--state: input {name!r} is given twice")
+        found[name] = after
+    return found or None
+
+
 def batches(given: str | None) -> tuple[int, ...] | None:
     """`1,4,16` → numbers of samples; None where nothing is given.
 

@@ -19,6 +19,7 @@ from qcompiler.cli.arguments import (
     pass_list,
     quantization_config,
     sample_options,
+    states,
 )
 from qcompiler.cli.boundary import guarded
 from qcompiler.cli.facts import kernel_line
@@ -46,6 +47,7 @@ def compile_command(
     input_shape: cli.InputShapes = None,
     input_value: cli.InputValues = None,
     batch: cli.Batches = None,
+    state: cli.States = None,
     require_integer: cli.RequireInteger = False,
     threads: cli.Threads = None,
     tune: cli.Tune = 0,
@@ -102,6 +104,7 @@ def compile_command(
         input_shapes=input_shapes(input_shape or []),
         input_values=input_values(input_value or []),
         batches=sizes,
+        states=states(state or []),
         seed=seed,
         threads=threads,
         tune=tune,

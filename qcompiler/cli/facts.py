@@ -57,6 +57,10 @@ def library_facts(path: Path) -> dict[str, Any]:
         "qcompiler": metadata.qcompiler,
         "tvm": metadata.tvm,
         "source_sha256": metadata.source_sha256,
+        "states": {
+            metadata.inputs[x].name: metadata.outputs[y].name
+            for x, y in metadata.programs[0].states
+        },
         "programs": [program.name for program in metadata.programs],
         "batch": batch and list(batch.sizes),
         "weight_bytes": metadata.weight_bytes,

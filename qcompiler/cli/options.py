@@ -84,6 +84,16 @@ InputShapes = Annotated[
         help="Shape of an input whose dimensions are open (repeatable).",
     ),
 ]
+States = Annotated[
+    list[str] | None,
+    _option(
+        "--state",
+        panel=RESULT,
+        metavar="IN=OUT",
+        help="An input that an output replaces in the next call (repeatable): its codes are kept "
+        "between calls. Samples hold the other inputs, in the order of time.",
+    ),
+]
 Batches = Annotated[
     str | None,
     _option(

@@ -60,23 +60,30 @@ def run_command(
     ] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing.")] = False,
 ) -> None:
-    """Run a compiled library on arrays and store what it returns."""
+    """Run a compiled library on arrays and store what it returns.
+
+    One with a state remembers it from each run to the next.
+    """
     check_writable(output, source, library)
     from qcompiler.artifact import load
 
     model = load(library, threads)
-    batch = model.metadata.batch
-    stacked, feeds = _feeds(source, _samples(model.inputs, batch))
-    if batch is not None and not stacked:
+    batch, kept = model.metadata.batch, model.metadata.programs[0].states
+    states = {model.inputs[x].name for x, _ in kept}
+    fed = [v for v in _samples(model.inputs, batch) if v.name not in states]
+    stacked, feeds = _feeds(source, fed)
+    if batch is not None and not stacked and not states:
         feeds = _together(feeds, model.inputs, batch)
+    call = model.session() if states else model
     runs, seconds = [], []
     for feed in feeds:
         start = time.perf_counter()
-        runs.append(model(feed))
+        runs.append(call(feed))
         seconds.append(time.perf_counter() - start)
-    results = {v.name: [run[v.name] for run in runs] for v in model.outputs}
+    names = [v.name for v in model.outputs]
+    results = {name: [run[name] for run in runs] for name in names if name in runs[0]}
     if batch is not None and not stacked:
-        axes = dict(zip(results, batch.outputs, strict=True))
+        axes = dict(zip(names, batch.outputs, strict=True))
         arrays = {name: _behind(found, axes[name]) for name, found in results.items()}
     else:
         first = next((v.type.shape[0] for v in model.inputs if v.type.shape), None)

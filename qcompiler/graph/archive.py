@@ -126,6 +126,7 @@ class _Writer:
             "inputs": [self.numbers[x] for x in graph.inputs],
             "outputs": {name: self.numbers[y] for name, y in graph.outputs.items()},
             **({"open_batch": dict(graph.open_batch)} if graph.open_batch else {}),
+            **({"states": dict(graph.states)} if graph.states else {}),
         }
         self.numbers[graph] = len(self.lines)
         self.line(fields)
@@ -194,6 +195,7 @@ class _Reader:
             {key: self._reference(y, Op) for key, y in outputs.items()},
             self._decoded(str, name),
             {str(x): _exactly(int, axis) for x, axis in fields.get("open_batch", {}).items()},
+            {str(x): _exactly(str, y) for x, y in fields.get("states", {}).items()},
         )
 
     def _reference(self, number: Any, wanted: type) -> Any:

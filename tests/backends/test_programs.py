@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ pytest.importorskip("tvm")
 
 from fake_gpu import FakeGpu
 from gpu_network import GpuTensor, to_host
+from recurrent import UNITS, recurrent, sequence
 
+import qcompiler
 from qcompiler.artifact import CompiledModel, load, seal
 from qcompiler.backends.cpu.build import build
 from qcompiler.backends.targets import target
+from qcompiler.driver import Options
 from qcompiler.errors import FileError, UsageError
 from qcompiler.graph import Constant, Graph, Input
 from qcompiler.interpret import evaluate
@@ -149,3 +153,52 @@ def test_programs_of_several_architectures(gpu: FakeGpu) -> None:
     found = gpu.build(batched(network(), (1, 4)), "cuda")
     assert_expected(found(feeds(5)), 5)
     assert Programs.of(programs := batched(network(), (2,))) is programs
+
+
+def test_a_session_remembers(tmp_path: Path) -> None:
+    """Its library has the reference's bits at every step, sessions do not meet."""
+    integer = qcompiler.quantize(recurrent(), {"x": sequence(100)})
+    build(Options().programs(integer), target("cpu"), threads=1).save(tmp_path / "m.so")
+    found = load(tmp_path / "m.so")
+    one, other = found.session(), found.session()
+    state = np.zeros((1, UNITS), np.int16)
+    for x in sequence(20):
+        reference = evaluate(integer, {"x": x[None], "h": state})
+        state = reference["after"]
+        np.testing.assert_array_equal(one({"x": x[None]})["y"], reference["y"])
+        other(-x[None])
+    np.testing.assert_array_equal(one.states["h"], state)
+    assert (other.states["h"] != state).any()
+    one.reset()
+    assert not one.states["h"].any()
+    with pytest.raises(UsageError, match="'h': the session keeps it"):
+        one({"x": x[None], "h": state})
+    with pytest.raises(UsageError, match=r"expected 1 inputs \(x\), found 2"):
+        one(x[None], state)
+    with pytest.raises(UsageError, match="samples: expected none, the number is fixed, found 2"):
+        found.session(2)
+
+
+def test_a_session_of_several_samples(model: CompiledModel) -> None:
+    integer = qcompiler.quantize(recurrent(), {"x": sequence(100)})
+    found = build(Options(batches=(1, 2)).programs(integer), target("cpu"), threads=1)
+    steps = np.stack([sequence(5, seed) for seed in range(3)], 1)
+    together, alone = found.session(3), [found.session() for _ in range(3)]
+    for x in steps:
+        ys = [session(own[None])["y"] for session, own in zip(alone, x, strict=True)]
+        np.testing.assert_array_equal(together(x)["y"], np.concatenate(ys))
+    with pytest.raises(UsageError, match="network: has no state: compile it with --state"):
+        model.session()
+
+
+def test_a_state_stays_on_the_gpu(gpu: FakeGpu) -> None:
+    integer = qcompiler.quantize(recurrent(), {"x": sequence(100)})
+    found = gpu.build(Options().programs(integer))
+    host, device = found.session(), found.session()
+    device.states = {"h": GpuTensor(device.states["h"])}
+    for x in sequence(3):
+        expected = host(x[None])["y"]
+        copied = gpu.state.copied
+        y = device(GpuTensor(x[None]))["y"]
+        np.testing.assert_array_equal(to_host(y, gpu), expected)
+        assert gpu.state.copied == copied

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx_models import Builder
 
 from qcompiler.artifact import load
 
@@ -66,6 +67,27 @@ def test_any_number_of_samples(qcompile, tiny, samples, tmp_path):
     text = qcompile("inspect", "any.so").out
     assert "x: float32[?x4] = " in text
     assert "2, 3: any number of samples is cut into these" in text
+
+
+def test_a_state_is_remembered(qcompile, refused, tmp_path):
+    """y = tanh(x + h/2), which h becomes: of two equal samples the second gives more."""
+    b = Builder()
+    b.input("x", [1, 3])
+    b.input("h", [1, 3])
+    half = b.node("Mul", "h", b.constant("half", np.array(0.5, np.float32)))
+    y = b.node("Tanh", b.node("Add", "x", half), outputs=("y",))
+    onnx.save(b.model(y, b.node("Identity", y, outputs=("after",))), tmp_path / "rnn.onnx")
+    np.savez(tmp_path / "steps.npz", x=np.full((20, 3), 0.5, np.float32))
+    arguments = ("rnn.onnx", "--calib", "steps.npz", "-o", "rnn.so", "-q")
+    assert qcompile(*arguments, "--state", "h=after").code == 0
+    assert qcompile("run", "rnn.so", "-i", "steps.npz", "-o", "out.npz").code == 0
+    stored = np.load("out.npz")
+    assert stored.files == ["y"]
+    assert (np.diff(stored["y"][:4], axis=0) > 0).all()
+    assert np.abs(stored["y"][-1] - stored["y"][-2]).max() < 1e-3
+    assert "h becomes after" in qcompile("inspect", "rnn.so").out
+    refused(2, *arguments, "--state", "h", words=("--state 'h': expected INPUT=OUTPUT",))
+    refused(2, *arguments, "--state", "h=z", words=("no output 'z'; expected one of y, after",))
 
 
 def test_an_onnx_model_for_several_samples(qcompile, tiny, samples, refused):

@@ -21,6 +21,7 @@ from qcompiler.passes import (
     OPTIONAL,
     FoldBatchNorm,
     InsertQdq,
+    Integerize,
     Pass,
     PassManager,
 )
@@ -29,7 +30,10 @@ from qcompiler.types import FLOAT, TensorType
 
 PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
 SCALES, NOISE = OPTIONAL
-QUANTIZING = (*DEFAULT[:PLACE], SCALES, *DEFAULT[PLACE:-1], NOISE, DEFAULT[-1])
+INTEGERS = next(i for i, step in enumerate(DEFAULT) if isinstance(step, Integerize))
+QUANTIZING = (
+    *DEFAULT[:PLACE], SCALES, *DEFAULT[PLACE:INTEGERS], NOISE, *DEFAULT[INTEGERS:],
+)  # fmt: skip
 PIPELINE: tuple[Pass, ...] = (*QUANTIZING, *LOWERING)
 GRAPHS = {example.name: example for example in tiny_graphs()}
 # What a network of a few channels with 8-bit random weights loses, relative to its largest output.
