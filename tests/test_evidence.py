@@ -41,6 +41,7 @@ from qcompiler.passes.evidence import FixedRanges
 from qcompiler.types import FLOAT, TensorType
 
 PLACE = next(i for i, step in enumerate(DEFAULT) if isinstance(step, InsertQdq))
+SPLIT = next(i for i, step in enumerate(DEFAULT) if isinstance(step, SplitChannels))
 SAMPLES = np.random.default_rng(1).normal(size=(64, 6)).astype(FLOAT)
 
 
@@ -157,7 +158,7 @@ def test_contracts_come_before_samples() -> None:
 
 
 def test_samples_that_nobody_needs_are_not_read() -> None:
-    assert qcompiler.quantize(products(), untouched, options=Options(passes=DEFAULT[: PLACE - 2]))
+    assert qcompiler.quantize(products(), untouched, options=Options(passes=DEFAULT[: SPLIT - 1]))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,12 @@ def test_samples_that_nobody_needs_are_not_read() -> None:
             InsertQdq(),
             "'first' has no range: let qcompiler.quantize run the pass on calibration data",
         ),
-        (DEFAULT[PLACE - 2], "'norm' has no range per channel: let qcompiler.quantize"),
-        (DEFAULT[PLACE - 1], "'hidden' has no range per channel: let qcompiler.quantize"),
+        (DEFAULT[SPLIT - 1], "'norm' has no range per channel: let qcompiler.quantize"),
+        (DEFAULT[SPLIT], "'hidden' has no range per channel: let qcompiler.quantize"),
     ],
 )
 def test_a_pass_without_ranges_says_what_to_do(step: Pass, words: str) -> None:
-    real = PassManager(DEFAULT[: PLACE - 2])(network())
+    real = PassManager(DEFAULT[: SPLIT - 1])(network())
     with pytest.raises(CalibrationError, match=words) as caught:
         step(real)
     assert "\n" not in str(caught.value)
@@ -227,9 +228,9 @@ def test_ten_configurations_run_the_float_model_as_often_as_one(monkeypatch) -> 
         (Options(config=QuantizationConfig(table_scales=1)), Options()),
         # A pass looks at channels alone, and what it leaves alone then wants a histogram.
         (
-            Options(passes=(*DEFAULT[: PLACE - 1], SplitChannels(gain=1e9))),
+            Options(passes=(*DEFAULT[: SPLIT], SplitChannels(gain=1e9))),
             Options(
-                passes=(*DEFAULT[: PLACE - 1], SplitChannels(gain=1e9), *DEFAULT[PLACE:]),
+                passes=(*DEFAULT[: SPLIT], SplitChannels(gain=1e9), *DEFAULT[PLACE:]),
                 config=QuantizationConfig(method="mse"),
             ),
         ),
@@ -287,8 +288,8 @@ def test_values_that_are_computed_otherwise_have_other_fingerprints() -> None:
 
 
 def test_functions_have_the_fingerprints_of_their_regions() -> None:
-    real = PassManager(DEFAULT[: PLACE - 2])(network())
-    again = PassManager(DEFAULT[: PLACE - 2])(network())
+    real = PassManager(DEFAULT[: SPLIT - 1])(network())
+    again = PassManager(DEFAULT[: SPLIT - 1])(network())
     assert [*fingerprints(real).values()] == [*fingerprints(again).values()]
     assert len(set(fingerprints(real).values())) == len(real.ops)
 
