@@ -8,8 +8,8 @@ narrowing work on as many lanes as there were accumulators.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm.ir.prim.expr import Shuffle
@@ -17,51 +17,12 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.problem import Epilogue, Expr, TableEnd, Vector
 from qcompiler.backends.tvm.table import Pointwise
-from qcompiler.graph import Input, Op
+from qcompiler.graph import Op
 from qcompiler.ops import Requantize, Table
 
 _HALF = 32
 _SIGN_BIT = -128
 _NARROW = ("int8", "uint8", "int16", "uint16", "int32")
-
-
-@dataclass(frozen=True)
-class Requantization:
-    """What a region's root computes, as `qcompiler.ops.Requantize` defines it.
-
-    Attributes:
-        terms: Integers of up to 32 bits, and the int32 multiplier of each.
-        offset: int64.
-        shift: One int64, at least 32.
-        low: Smallest code.
-        high: Largest code.
-        dtype: Of the codes.
-    """
-
-    terms: tuple[tuple[Op, Op], ...]
-    offset: Op
-    shift: Op
-    low: int
-    high: int
-    dtype: str
-
-
-def requantization(found: Op, parts: Mapping[Op, Op]) -> Requantization | None:
-    """A `Requantize` whose upper halves are enough; None for any other op.
-
-    Args:
-        found: An op of a skeleton's root.
-        parts: Those of the skeleton.
-    """
-    if not isinstance(found, Requantize) or found.shift < _HALF:
-        return None
-    offset, shift = parts[found.offset], parts[found.amount]
-    multipliers = [parts[m] for m in found.multipliers]
-    read = all(isinstance(x, Input) for x in (offset, *multipliers))
-    if not read or any(x.type.dtype not in _NARROW for x in found.inputs):
-        return None
-    terms = tuple(zip((parts[x] for x in found.inputs), multipliers, strict=True))
-    return Requantization(terms, offset, shift, *found.limits, found.type.dtype)
 
 
 def vector_end(end: Pointwise, *, rows: bool = True) -> Epilogue:
@@ -74,7 +35,7 @@ def vector_end(end: Pointwise, *, rows: bool = True) -> Epilogue:
     table = _table_end(end)
     if table is not None and table.rows is not None and not rows:
         table = None
-    return replace(end.epilogue, vector=_on_vectors(end, end.skeleton.root), table=table)
+    return replace(end.epilogue, vector=on_vectors(end, end.skeleton.root), table=table)
 
 
 def _table_end(end: Pointwise) -> TableEnd | None:
@@ -82,7 +43,7 @@ def _table_end(end: Pointwise) -> TableEnd | None:
     table, parts = end.skeleton.root, end.skeleton.parts
     if not isinstance(table, Table) or parts[table.values] not in end.operands:
         return None
-    rows, codes = None, _codes_on_vectors(end, table.x)
+    rows, codes = None, _codeson_vectors(end, table.x)
     if table.rows is not None and parts[table.rows] in end.operands:
         rows = end.operands.index(parts[table.rows])
     elif table.rows is not None:
@@ -91,9 +52,9 @@ def _table_end(end: Pointwise) -> TableEnd | None:
     return TableEnd(end.operands.index(parts[table.values]), index, codes, rows)
 
 
-def _codes_on_vectors(end: Pointwise, code: Op) -> Vector | None:
+def _codeson_vectors(end: Pointwise, code: Op) -> Vector | None:
     """Places of 8-bit codes in a table that begins with the smallest of them."""
-    epilogue = _on_vectors(end, code)
+    epilogue = on_vectors(end, code)
     if epilogue is None or code.type.dtype not in ("uint8", "int8"):
         return None
     if code.type.dtype == "uint8":
@@ -106,28 +67,33 @@ def _codes_on_vectors(end: Pointwise, code: Op) -> Vector | None:
     return codes
 
 
-def _on_vectors(end: Pointwise, code: Op) -> Vector | None:
-    how = requantization(code, end.skeleton.parts)
-    if how is None:
+def on_vectors(end: Pointwise, code: Op) -> Vector | None:
+    """A `Requantize` of what the end knows, on vectors; None for any other op of its skeleton.
+
+    And for shifts below 32, of whose sums upper halves are not enough.
+    """
+    if not isinstance(code, Requantize) or code.shift < _HALF:
         return None
-    (anchor,), values = end.variables, [x for x, _ in how.terms]
-    if any(x is not anchor and x not in end.operands for x in values):
+    parts = end.skeleton.parts
+    values, multipliers = ([parts[x] for x in xs] for xs in (code.inputs, code.multipliers))
+    offset, amount = parts[code.offset], parts[code.amount]
+    known = all(x in (*end.variables, *end.operands) for x in values)
+    read = all(x in end.operands for x in (offset, amount, *multipliers))
+    if not known or not read or any(x.type.dtype not in _NARROW for x in code.inputs):
         return None
 
     def epilogue(sums: Expr, buffers: Sequence[Expr], place: tuple[Expr, ...], lanes: int) -> Expr:
         of: dict[Op, Expr] = dict(zip(end.operands, buffers, strict=True))
 
         def vector(x: Op, dtype: str) -> Expr:
-            if x is anchor:
-                return sums
-            return load_vector(of[x], place, dtype, lanes)
+            return load_vector(of[x], place, dtype, lanes) if x in of else sums
 
-        shift = of[how.shift]
-        return requantized(
-            how,
+        shift = of[amount]
+        return _requantized(
+            code,
             [vector(x, "int32") for x in values],
-            [vector(m, "int32") for _, m in how.terms],
-            vector(how.offset, "int64"),
+            [vector(m, "int32") for m in multipliers],
+            vector(offset, "int64"),
             T.cast(shift[tuple(0 for _ in shift.shape)], "int32"),
             lanes,
         )
@@ -147,18 +113,18 @@ def load_vector(buffer: Expr, place: tuple[Expr, ...], dtype: str, lanes: int) -
     return loaded if str(buffer.dtype) == dtype else T.cast(loaded, f"{dtype}x{lanes}")
 
 
-def requantized(
-    how: Requantization,
+def _requantized(
+    how: Requantize,
     values: Sequence[Expr],
     multipliers: Sequence[Expr],
     offset: Expr,
     shift: Expr,
     lanes: int,
 ) -> Expr:
-    """The codes, a vector of `how.dtype`.
+    """The codes, a vector.
 
     Args:
-        how: Bounds and dtype.
+        how: Says their bounds and dtype.
         values: int32 vectors, one for each term.
         multipliers: int32 vectors, likewise.
         offset: int64 vector.
@@ -172,17 +138,16 @@ def requantized(
         for value, multiplier in zip(values, multipliers, strict=True):
             total = total + _half(value, lanes, odd) * _half(multiplier, lanes, odd)
         sums.append(total)
-    low = T.reinterpret(kind, sums[0])
-    high = T.reinterpret(kind, sums[1])
+    halves = [T.reinterpret(kind, x) for x in sums]
     order = [lanes * (i % 2) + i // 2 * 2 + 1 for i in range(lanes)]
-    code = Shuffle([low, high], [T.int32(i) for i in order])
+    code = Shuffle(halves, [T.int32(i) for i in order])
     code = code >> T.broadcast(shift - _HALF, lanes)
-    info = np.iinfo("int32")
-    if how.low > info.min:
-        code = T.max(code, T.broadcast(T.int32(how.low), lanes))
-    if how.high < info.max:
-        code = T.min(code, T.broadcast(T.int32(how.high), lanes))
-    return T.cast(code, f"{how.dtype}x{lanes}")
+    info, (low, high) = np.iinfo("int32"), how.limits
+    if low > info.min:
+        code = T.max(code, T.broadcast(T.int32(low), lanes))
+    if high < info.max:
+        code = T.min(code, T.broadcast(T.int32(high), lanes))
+    return T.cast(code, f"{how.type.dtype}x{lanes}")
 
 
 def _half(vector: Expr, lanes: int, odd: int) -> Expr:
