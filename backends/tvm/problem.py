@@ -54,6 +54,7 @@ class Epilogue:
             (one expression per output axis) from the int32 accumulator, bias included.
         vector: The same for a multiple of four channels at once, where that is faster.
         table: Where ``value`` looks an element up as the last step, what is looked up.
+        by_element: Which operands are read at the output index, and not as tables alone.
     """
 
     operands: tuple[tuple[tuple[int, ...], str], ...]
@@ -61,6 +62,7 @@ class Epilogue:
     value: Scalar
     vector: Vector | None = None
     table: TableEnd | None = None
+    by_element: tuple[int, ...] = ()
 
     @property
     def forms(self) -> tuple[bool, bool]:

@@ -11,7 +11,7 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc
 
 from qcompiler.backends.tvm.problem import Epilogue
-from qcompiler.backends.tvm.te import Expr, element, load, whole_operands
+from qcompiler.backends.tvm.te import Expr, element, load, read_by_element, whole_operands
 from qcompiler.graph import Constant, Input, Op, fold
 from qcompiler.ops import Skeleton, skeleton
 
@@ -69,11 +69,13 @@ class Pointwise:
 
     @property
     def epilogue(self) -> Epilogue:
-        """What a kernel does to its only variable before it is stored."""
+        """What a kernel does to its only variable, if there is one, before it is stored."""
+        count, read = len(self.variables), read_by_element(self.skeleton.graph)
         return Epilogue(
             self.types,
             self.root.type.dtype,
-            lambda x, buffers, index: self.value((x,), buffers, index),
+            lambda x, buffers, index: self.value((x,)[:count], buffers, index),
+            by_element=tuple(i for i, x in enumerate(self.operands) if x in read),
         )
 
     def value(

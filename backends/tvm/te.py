@@ -7,7 +7,7 @@ float product is fenced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm import te, tirx, topi
@@ -126,8 +126,17 @@ def whole_operands(op: Op) -> list[bool]:
 
 def tables(graph: Graph) -> set[Op]:
     """The values that ops of a graph take as a whole."""
-    pairs = (zip(x.operands, whole_operands(x), strict=True) for x in graph.ops)
-    return {x for node in pairs for x, whole in node if whole}
+    return {x for x, whole in _reads(graph) if whole}
+
+
+def read_by_element(graph: Graph) -> set[Op]:
+    """The values of which ops of a graph take one element, or that are not elementwise."""
+    return {x for x, whole in _reads(graph) if not whole}
+
+
+def _reads(graph: Graph) -> Iterator[tuple[Op, bool]]:
+    for node in graph.ops:
+        yield from zip(node.operands, whole_operands(node), strict=True)
 
 
 def elementwise(op: Op, operands: Sequence[Tensor]) -> Tensor:

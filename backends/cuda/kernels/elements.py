@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tvm.tirx import Var
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.problem import Epilogue
@@ -49,21 +48,15 @@ class Element:
         shape: The operand's.
         value: The element, loaded before.
         whole: The buffer.
-        note: Called when the element is read.
     """
 
     shape: tuple[int, ...]
     value: Expr
     whole: Expr
-    note: Callable[[], None] | None = None
 
     def __getitem__(self, index: Expr) -> Expr:
         """The element (of the place that a tuple means), or that of the table."""
-        if not isinstance(index, tuple):
-            return self.whole[index]
-        if self.note is not None:
-            self.note()
-        return self.value
+        return self.value if isinstance(index, tuple) else self.whole[index]
 
 
 @dataclass(frozen=True)
@@ -102,11 +95,6 @@ class Reader:
     shape: tuple[int, ...]
     column: Expr
 
-    @property
-    def anywhere(self) -> tuple[Expr, ...]:
-        """An index that nobody looks at."""
-        return (T.int32(0),) * len(self.shape)
-
     def load(self, operand: Operand, row: Expr | None = None) -> Sequence[Expr]:
         """Its elements at the columns, in the row of the flattened leading axes."""
         line = _line(operand.shape, self.shape, row)
@@ -127,24 +115,30 @@ class Reader:
         return [found[i] for i in range(LANES)]
 
 
-def read_by_element(
-    epilogue: Epilogue, operands: Sequence[Operand], rank: int, dtype: str = "int32"
-) -> set[int]:
-    """Which operands an epilogue reads at the output's place, rather than as whole tables.
+def applied(
+    epilogue: Epilogue,
+    operands: Sequence[Operand],
+    loaded: Mapping[int, Sequence[Expr]],
+    accumulators: Iterable[Expr],
+    rank: int,
+) -> list[Expr]:
+    """What neighbouring outputs become.
 
     Args:
-        epilogue: Is asked for a value, which is thrown away.
+        epilogue: What is done to each.
         operands: Its buffers.
+        loaded: Elements of those that it reads by element.
+        accumulators: One for each output.
         rank: Of the output.
-        dtype: Of the accumulator.
     """
-    read: set[int] = set()
-    probes = [
-        Element(x.shape, Var("probe", x.dtype), x.buffer, lambda i=i: read.add(i))  # type: ignore[misc]
-        for i, x in enumerate(operands)
-    ]
-    epilogue.value(Var("probe", dtype), probes, (T.int32(0),) * rank)
-    return read
+    values, anywhere = [], (T.int32(0),) * rank  # an index that nobody looks at
+    for lane, accumulator in enumerate(accumulators):
+        buffers = [
+            Element(o.shape, loaded[i][lane] if i in loaded else None, o.buffer)
+            for i, o in enumerate(operands)
+        ]
+        values.append(epilogue.value(accumulator, buffers, anywhere))
+    return values
 
 
 def store_lanes(

@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from qcompiler.backends.tvm.problem import Epilogue
 
-from .elements import LANES, Element, Operand, Reader, read_by_element, store_lanes
+from .elements import LANES, Operand, Reader, applied, store_lanes
 from .gather import Block
 from .instructions import Expr
 from .reduction import Warp
@@ -37,8 +37,8 @@ def store_block(
     ragged = plan.columns % tile.columns != 0
     reader = Reader(out_shape, T.Select(column < plan.columns, column, 0) if ragged else column)
     known = [Operand(b, s, d) for b, (s, d) in zip(operands, epilogue.operands, strict=True)]
-    read = read_by_element(epilogue, known, len(out_shape))
-    fixed = {i: reader.load(o) for i, o in enumerate(known) if i in read and not o.leading}
+    read = {i: known[i] for i in epilogue.by_element}
+    fixed = {i: reader.load(o) for i, o in read.items() if not o.leading}
     start = reader.load(Operand(bias, (plan.columns,), "int32"))
     rows = tile.rows // tile.passes
     band = tile.warp_rows // tile.passes  # rows of a warp's tile in one pass
@@ -52,18 +52,10 @@ def store_block(
             row = T.bind(row)
             with T.If(_inside(block, own, row, column, rows)), T.Then():
                 total = _sums(block, own, rows)
-                varying = {
-                    i: reader.load(o, row) for i, o in enumerate(known) if i in read and o.leading
-                }
+                varying = {i: reader.load(o, row) for i, o in read.items() if o.leading}
+                accumulators = (T.bind(total[lane] + start[lane]) for lane in range(LANES))
                 loaded = {**fixed, **varying}
-                values = []
-                for lane in range(LANES):
-                    buffers = [
-                        Element(o.shape, loaded[i][lane] if i in loaded else None, o.buffer)
-                        for i, o in enumerate(known)
-                    ]
-                    accumulator = T.bind(total[lane] + start[lane])
-                    values.append(epilogue.value(accumulator, buffers, reader.anywhere))
+                values = applied(epilogue, known, loaded, accumulators, len(out_shape))
                 store_lanes(out, row, column, plan.columns, values, epilogue.dtype)
 
 

@@ -19,7 +19,7 @@ from qcompiler.backends.tvm.problem import Epilogue
 from qcompiler.ops import Window
 
 from .build import argument
-from .elements import LANES, Element, Operand, Reader, read_by_element, store_lanes, vector_lanes
+from .elements import LANES, Operand, Reader, applied, store_lanes, vector_lanes
 from .instructions import Expr, with_wide_products
 
 THREADS = 128
@@ -86,7 +86,7 @@ def build_windows(windows: Windows, epilogue: Epilogue, name: str = "main") -> P
     inputs = [("x", windows.x_shape, windows.x_dtype)]
     if windows.kind == "dot":
         inputs += [("filters", (taps, c), "int8"), ("bias", (c,), "int32")]  # type: ignore[list-item]
-    return _build(inputs, windows.out_shape, epilogue, reduce, windows.dtype, name)
+    return _build(inputs, windows.out_shape, epilogue, reduce, name)
 
 
 def build_elementwise(shape: tuple[int, ...], epilogue: Epilogue, name: str = "main") -> PrimFunc:
@@ -104,7 +104,7 @@ def build_elementwise(shape: tuple[int, ...], epilogue: Epilogue, name: str = "m
     def nothing(arguments: list[Expr], reader: Reader, row: Expr) -> list[Expr]:
         return [T.int32(0)] * LANES
 
-    return _build([], shape, epilogue, nothing, "int32", name)
+    return _build([], shape, epilogue, nothing, name)
 
 
 def _build(
@@ -112,7 +112,6 @@ def _build(
     shape: tuple[int, ...],
     epilogue: Epilogue,
     reduce: Callable[[list[Expr], Reader, Expr], list[Expr]],
-    dtype: str,
     name: str,
 ) -> PrimFunc:
     rows, width = math.prod(shape[:-1]), shape[-1]
@@ -135,15 +134,8 @@ def _build(
                 row, column = T.bind(number // vectors), T.bind(number % vectors * LANES)
                 reader = Reader(shape, column)
                 sums = reduce(arguments, reader, row)
-                read = read_by_element(epilogue, operands, len(shape), dtype)
-                loaded = {i: reader.load(o, row) for i, o in enumerate(operands) if i in read}
-                values = []
-                for lane in range(LANES):
-                    buffers = [
-                        Element(o.shape, loaded[i][lane] if i in loaded else None, o.buffer)
-                        for i, o in enumerate(operands)
-                    ]
-                    values.append(epilogue.value(sums[lane], buffers, reader.anywhere))
+                loaded = {i: reader.load(operands[i], row) for i in epilogue.by_element}
+                values = applied(epilogue, operands, loaded, sums, len(shape))
                 store_lanes(out, row, column, width, values, epilogue.dtype)
     return with_wide_products(builder.get())
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.target import Target
 
-from qcompiler.backends.tvm.problem import Conv2d, Epilogue
+from qcompiler.backends.tvm.problem import Conv2d
 from qcompiler.backends.tvm.recognized import recognized_product
 from qcompiler.backends.tvm.table import Match, anchored, on_leaves
 from qcompiler.backends.tvm.te import tables
@@ -118,7 +118,7 @@ class Elements:
             return None
         shape, shapes = _flattened(found.graph, found.root.type)
         types = tuple((shapes[x], x.type.dtype) for x in whole.operands)
-        end = Epilogue(types, found.root.type.dtype, lambda _, *at: whole.value((), *at))
+        end = replace(whole.epilogue, operands=types)
         return Match(found.key, lambda: build_elementwise(shape, end), whole.leaves)
 
 
