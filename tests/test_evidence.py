@@ -228,9 +228,9 @@ def test_ten_configurations_run_the_float_model_as_often_as_one(monkeypatch) -> 
         (Options(config=QuantizationConfig(table_scales=1)), Options()),
         # A pass looks at channels alone, and what it leaves alone then wants a histogram.
         (
-            Options(passes=(*DEFAULT[: SPLIT], SplitChannels(gain=1e9))),
+            Options(passes=(*DEFAULT[:SPLIT], SplitChannels(gain=1e9))),
             Options(
-                passes=(*DEFAULT[: SPLIT], SplitChannels(gain=1e9), *DEFAULT[PLACE:]),
+                passes=(*DEFAULT[:SPLIT], SplitChannels(gain=1e9), *DEFAULT[PLACE:]),
                 config=QuantizationConfig(method="mse"),
             ),
         ),
