@@ -177,14 +177,6 @@ class Skeleton:
         return "\n".join([str(self.graph), *(repr(x.attributes) for x in self.graph.ops)])
 
 
-def _without_scale(x: TensorType) -> TensorType:
-    """The type without what its codes mean; only their bounds stay, where proofs need them."""
-    q = x.quantization
-    if q is None or q.storage == x.dtype:
-        return TensorType(x.dtype, x.shape)
-    return TensorType(x.dtype, x.shape, Quantization.per_tensor(q.storage, 1.0))
-
-
 def skeleton(node: Op, operands: tuple[Op, ...] | None = None) -> Skeleton:
     """Expand an op to primitives, with its operands and constants as inputs.
 
@@ -198,7 +190,8 @@ def skeleton(node: Op, operands: tuple[Op, ...] | None = None) -> Skeleton:
 
     def leaf(x: Op) -> Input:
         if x not in leaves:
-            leaves[x] = Input(_without_scale(x.type), name=f"x{len(leaves)}", sources=())
+            plain = TensorType(x.type.dtype, x.type.shape)
+            leaves[x] = Input(plain, name=f"x{len(leaves)}", sources=())
         return leaves[x]
 
     def expand(x: Op, values: list[Op]) -> Op:

@@ -176,7 +176,7 @@ class Shiftmax(Composite):
         exponentials = _masked_exponentials(self, self.x, self.axis, self.mask, self.n)
         count = self.x.type.shape[self.axis]
         longest = 1 << 30 - self.n
-        self.expect(count <= longest, f"rows of at most {longest} with n = {self.n}", count)
+        self.prove(count <= longest, f"rows of at most {longest} with n = {self.n}", count)
         total = ReduceSum(exponentials, (self.axis,), "int64")
         factor = FloorDiv(scalar(1 << DIVIDEND_BITS, "int64"), Maximum(total, scalar(1, "int64")))
         normalised = Mul(exponentials, factor, within=Interval(0, 1 << DIVIDEND_BITS))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import qcompiler
+from qcompiler.config import QuantizationConfig
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.invariants import float_ops
 from qcompiler.ops import MatMul, MatMulInteger, Normalize, Softmax
@@ -16,11 +17,14 @@ from qcompiler.types import TensorType
 RNG = np.random.default_rng(0)
 
 
-def quantized(shape: tuple[int, ...], body: Callable[[Op], Op]) -> tuple[Graph, list[np.ndarray]]:
+def quantized(
+    shape: tuple[int, ...], body: Callable[[Op], Op], **config: str
+) -> tuple[Graph, list[np.ndarray]]:
     x = Input(TensorType("float32", shape), name="x")
     graph = Graph((x,), {"y": body(x)})
     feed = {"x": RNG.uniform(0, 1, shape).astype(np.float32)}
-    integer = qcompiler.quantize(graph, [feed])
+    options = qcompiler.Options(config=QuantizationConfig(**config))
+    integer = qcompiler.quantize(graph, [feed], options=options)
     return integer, [qcompiler.evaluate(g, feed)["y"] for g in (graph, integer)]
 
 
@@ -31,6 +35,12 @@ def test_products_of_many_terms_are_several_sums() -> None:
     assert not list(float_ops(graph))
     assert sum(isinstance(node, MatMulInteger) for node in graph.ops) == 4
     np.testing.assert_allclose(found, exact, rtol=1e-3)
+
+
+def test_rows_too_long_for_shifts_stay_in_float() -> None:
+    graph, (exact, found) = quantized((1, 40_000), lambda x: Softmax(x, 1), softmax="shift")
+    assert [type(node) for node in float_ops(graph)] == [Softmax]
+    np.testing.assert_allclose(found, exact, atol=0.02 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize(
