@@ -117,6 +117,7 @@ def s8(*shape: int) -> Input:
 
 
 Q8 = Quantization.per_tensor("uint8", 0.1)
+Q18 = Quantization.per_tensor("int18", 0.1)
 CHANNELS = Quantization("uint8", (0.1, 0.2), (0, 0), 1)
 CODES = x(3, 2, dtype="uint8", quantization=CHANNELS)
 W3 = ops.Window((3, 3))
@@ -192,6 +193,15 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (lambda: ops.Table(x(2, dtype="int32"), u8(256), Q8), "table: expected 8 or 16 bits"),
     (lambda: ops.Table(x(2, dtype="int16"), u8(256), Q8), r"table: expected uint8\[65536\]"),
     (lambda: ops.MatMul(x(2, 3), x(3, 5), x(4)), r"mat_mul: expected a bias \[5\]"),
+    (lambda: ops.Not(x(2, dtype="bfloat16")), "not: expected a bool operand"),
+    (
+        lambda: ops.NormalizeInteger(x(2, 3, dtype="int32", quantization=Q18), (1,), 0.0),
+        "normalize_integer: expected codes of at most 16 bits",
+    ),
+    (
+        lambda: ops.Table(u8(2, 2), u8(512), Q8, Constant(np.array([0, 256]))),
+        "table: expected int32 rows",
+    ),
     (lambda: ops.ArgMax(x(2, 3), 2), "arg_max: expected an axis of"),
     (lambda: ops.ArgMax(x(2, 0), 1), "arg_max: expected elements along the axis"),
     (lambda: ops.TopK(x(2, 3), 1, 4), "top_k: expected"),

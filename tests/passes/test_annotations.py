@@ -11,6 +11,7 @@ from qcompiler.interpret import evaluate
 from qcompiler.ops import (
     Add,
     Codes,
+    Concat,
     Conv,
     Dequantize,
     FakeQuantize,
@@ -218,3 +219,12 @@ def test_the_range_of_a_function_is_that_of_its_values() -> None:
     found = annotated(CollapseUnary()(graph(Relu(Mul(Sigmoid(x), Constant(np.array(0.3, FLOAT)))))))
     low, high = found.ranges[found.graph.outputs["y"]]
     assert (low, high) == pytest.approx((0.0, 0.3 / (1 + np.exp(-8.25))), rel=1e-3)
+
+
+def test_constants_that_are_joined_keep_their_values() -> None:
+    x = given(2, 4)
+    rows = (FakeQuantize(Constant(np.full((1, 4), v, FLOAT)), A) for v in (1.0, 2.0))
+    before = graph(Add(x, Concat(tuple(rows), 0)))
+    feed = {"x": np.zeros((2, 4), FLOAT)}
+    found, exact = (evaluate(g, feed)["y"] for g in (Canonicalize()(before), before))
+    assert (found == exact).all()

@@ -9,7 +9,7 @@ from qcompiler import fixed_point
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops
-from qcompiler.ops import Dequantize, Div, MatMul, Quantize
+from qcompiler.ops import Concat, Dequantize, Div, GreaterEqual, MatMul, Quantize
 from qcompiler.passes import Integerize
 from qcompiler.types import Quantization, TensorType
 
@@ -69,3 +69,32 @@ def test_a_bias_of_any_size_is_kept() -> None:
         assert not list(float_ops(after))
         found, exact = (evaluate(g, feeds(before))["y"].astype(int) for g in (after, before))
         assert np.abs(found - exact).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3])
+def test_codes_of_other_meanings_are_not_compared_nor_joined(scale: float) -> None:
+    other = Quantization.per_tensor("uint8", scale, 100)
+    a, b = real("a", 4, 8), real("b", 4, 8, q=other)
+    joined, compared = Quantize(Concat((a, b), 0), Q), GreaterEqual(a, b)
+    before = Graph((a.x, b.x), {"joined": joined, "compared": compared})
+    after = Integerize()(before)
+    found, exact = (evaluate(g, feeds(before)) for g in (after, before))
+    assert (found["joined"] == exact["joined"]).all()
+    assert (found["compared"] == exact["compared"]).all()
+    on_codes = [x for x in after.ops if isinstance(x, GreaterEqual) and x.a.type.is_integer]
+    assert bool(on_codes) == (scale == 0.1)
+
+
+@pytest.mark.parametrize("axis", [None, 2])
+def test_products_with_a_known_weight_per_head(axis: int | None) -> None:
+    x, rng = real("x", 2, 4, 8), np.random.default_rng(0)
+    scales = (0.02,) if axis is None else (0.02, 0.01, 0.03)
+    meaning = Quantization("int8", scales, (0,) * len(scales), axis)
+    w = Constant(
+        rng.integers(-127, 128, (2, 8, 3), np.int8), TensorType("int8", (2, 8, 3), meaning)
+    )
+    before = graph(Quantize(MatMul(x, Dequantize(w)), Quantization.per_tensor("int16", 0.01)), x)
+    after = Integerize()(before)
+    assert not list(float_ops(after))
+    found, exact = (evaluate(g, feeds(before))["y"].astype(int) for g in (after, before))
+    assert np.abs(found - exact).max() <= 1

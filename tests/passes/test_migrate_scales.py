@@ -66,3 +66,16 @@ def test_all_difficulty_can_go_to_the_weights():
     assert np.allclose(spans, spans[0], rtol=1e-3)
     assert np.allclose(v.max(0), -v.min(0), atol=1e-3 * spans[0])  # centred
     assert migrated(new, feeds, alpha=1.0) is new
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_values_that_are_no_product_with_known_weights_stay(shared):
+    x = Input(TensorType(FLOAT, (1, TOKENS, WIDTH)), name="x")
+    w = Input(TensorType(FLOAT, (WIDTH, WIDTH)), name="w")
+    v = dataclasses.replace(MatMul(x, constant(np.eye(WIDTH)) if shared else w), name="v")
+    weights = Softmax(MatMul(heads(x), Transpose(heads(x), (0, 1, 3, 2))), 3)
+    mixed = Reshape(Transpose(MatMul(weights, heads(v)), (0, 2, 1, 3)), (1, TOKENS, WIDTH))
+    y = MatMul(mixed, constant(np.ones((WIDTH, 5))))
+    graph = Graph((x, w), {"y": y, **({"v": v} if shared else {})})
+    ranges = FixedRanges({}, {"v": (np.full(WIDTH, -1.0), np.geomspace(1, 100, WIDTH))})
+    assert MigrateScales(ranges)(graph) is graph
