@@ -104,6 +104,7 @@ case("Gather", f(6, 2), k(1, 2, 3), axis=0)
 case("Gather", f(6, 2), k(0, 2, 4))
 case("Gather", f(2, 6), Known(np.array([[1, 2], [3, 4]], np.int32)), axis=1)
 case("Gather", f(2, 6), k(1, 0, 3), axis=1)
+case("Gather", f(2, 6), k(0, 1, 3), axis=1)
 for _dtype in (np.int32, np.int64):
     case("Gather", kf(6, 2), RNG.integers(0, 6, (3, 4), _dtype))
     case("Gather", kf(2, 6, 3), RNG.integers(0, 6, (3, 4), _dtype), axis=1)

@@ -148,3 +148,5 @@ for _size, _kernel in (((9,), (3,)), ((5, 6), (2, 3)), ((4, 5, 3), (3, 2, 2))):
     for _rule in ("SAME_UPPER", "SAME_LOWER", "VALID"):
         case("ConvTranspose", f(2, 4, *_size), _weight, strides=_twice["strides"], auto_pad=_rule)
 case("ConvTranspose", f(1, 2, 3, 3), kf(2, 1, 7, 1), strides=[3, 2], pads=[6, 0, 4, 0])
+case("ConvTranspose", f(1, 2, 4, 3), kf(2, 3, 3, 2), dilations=[2, 1])
+case("ConvTranspose", f(1, 2, 4, 3), kf(2, 3, 2, 3), dilations=[3, 2], strides=[2, 1])

@@ -119,6 +119,7 @@ def s8(*shape: int) -> Input:
 Q8 = Quantization.per_tensor("uint8", 0.1)
 Q18 = Quantization.per_tensor("int18", 0.1)
 CHANNELS = Quantization("uint8", (0.1, 0.2), (0, 0), 1)
+WIDE, BEYOND = x(2, dtype="int32", quantization=Q18), x(4, 2, 3, dtype="bool")
 CODES = x(3, 2, dtype="uint8", quantization=CHANNELS)
 W3 = ops.Window((3, 3))
 EXTREME = Constant(np.full((4, 1), -(2**31), np.int32))
@@ -201,6 +202,14 @@ ILL_TYPED: list[tuple[Callable[[], Op], str]] = [
     (
         lambda: ops.Table(u8(2, 2), u8(512), Q8, Constant(np.array([0, 256]))),
         "table: expected int32 rows",
+    ),
+    (
+        lambda: ops.Divide(WIDE, WIDE, Constant(np.array(1, np.int32)), 0, Q8),
+        "divide: expected at most 16 bits",
+    ),
+    (
+        lambda: ops.ShiftExponentials(x(2, 3, dtype="uint8", quantization=Q8), 1, BEYOND),
+        "shift_exponentials: expected a mask that fits",
     ),
     (lambda: ops.ArgMax(x(2, 3), 2), "arg_max: expected an axis of"),
     (lambda: ops.ArgMax(x(2, 0), 1), "arg_max: expected elements along the axis"),

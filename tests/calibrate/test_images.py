@@ -122,6 +122,7 @@ def test_refused(folder, inputs, image, message):
     [
         ({"mean": (123.7, 116.3, 103.5)}, "units of 0..1: divide by 255"),
         ({"std": (58.4,)}, "units of 0..1: divide by 255"),
+        ({"std": (1.5,)}, "units of 0..1: divide by 255"),
         ({"std": (0.0,)}, "above 0"),
         ({"layout": "CHWN"}, "expected auto, NCHW or NHWC"),
     ],

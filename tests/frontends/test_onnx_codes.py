@@ -228,3 +228,15 @@ def test_accumulators_are_numbers_of_the_scale_that_dequantizes_them(scale: floa
     total = b.node("MatMulInteger", "x", weight)
     b.node("DequantizeLinear", total, b.constant("s", np.float32(scale)), outputs=("y",))
     assert_agrees(b.model("y"), {"x": rng.integers(0, 256, (2, 5), np.uint8)})
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_computed_scales_of_any_axis(axis: int) -> None:
+    b, rng, shape = Builder(), np.random.default_rng(0), (2, 3, 4)
+    b.input("x", list(shape), TensorProto.UINT8)
+    b.input("scale", [shape[axis]])
+    zero = b.constant("zero", rng.integers(0, 256, shape[axis], np.uint8))
+    b.node("DequantizeLinear", "x", "scale", zero, outputs=("y",), axis=axis)
+    codes = rng.integers(0, 256, shape, np.uint8)
+    feeds = {"x": codes, "scale": rng.uniform(0.1, 0.2, shape[axis]).astype(np.float32)}
+    assert_agrees(b.model("y"), feeds)

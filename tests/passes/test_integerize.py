@@ -11,6 +11,7 @@ from qcompiler.interpret import evaluate
 from qcompiler.invariants import float_ops
 from qcompiler.ops import Concat, Dequantize, Div, GreaterEqual, MatMul, Quantize
 from qcompiler.passes import Integerize
+from qcompiler.passes.spec import Reads
 from qcompiler.types import Quantization, TensorType
 
 Q = Quantization.per_tensor("uint8", 0.1, 100)
@@ -98,3 +99,8 @@ def test_products_with_a_known_weight_per_head(axis: int | None) -> None:
     assert not list(float_ops(after))
     found, exact = (evaluate(g, feeds(before))["y"].astype(int) for g in (after, before))
     assert np.abs(found - exact).max() <= 1
+
+
+def test_the_nearest_meaning_covers_all_reals_of_the_codes() -> None:
+    q = Quantization.per_tensor("uint8", 0.1, 200)  # −20 … 5.5
+    assert Reads(bits=8).nearest(q) == fixed_point.affine_quantization(-20.0, 5.5, "int8")

@@ -220,8 +220,11 @@ def _mutant(file: str, source: str, span: Span, operator: str, occurrence: int) 
 
 
 def _place(source: str, line: int) -> tuple[tuple[int, int], str, bool]:
-    """Around a line: the lines of the innermost statement (of its head only), the definition, and
-    whether the statement runs on import."""
+    """Around a line: what to execute, the definition, and whether the line runs on import.
+
+    To execute are the lines of the innermost statement (of its head only); of what runs on import,
+    those of the definition that it is a part of.
+    """
     lines, names, on_import = (line, line), [], True
     node: ast.AST = ast.parse(source)
     while True:
@@ -230,11 +233,13 @@ def _place(source: str, line: int) -> tuple[tuple[int, int], str, bool]:
             return lines, ".".join(names), on_import
         on_import = on_import and not isinstance(node, ast.FunctionDef)
         node = inside[0]
-        body = getattr(node, "body", None)
-        head = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno
-        lines = _first(node), max(_first(node), head or line)
+        first, last = _first(node), node.end_lineno or line
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.append(node.name)
+            lines = first, last
+        elif not (on_import and names):
+            body = getattr(node, "body", None)
+            lines = first, max(first, body[0].lineno - 1 if isinstance(body, list) else last)
 
 
 def _first(node: ast.AST) -> int:

@@ -68,7 +68,7 @@ class Map:
         lines = self.lines.get(mutant.file, {})
         found = {test for line in range(first, last + 1) for test in lines.get(line, ())}
         stem = Path(mutant.file).stem.replace("__init__", Path(mutant.file).parent.name)
-        if mutant.on_import:
+        if mutant.on_import and not found:
             found = {test for tests in lines.values() for test in tests}
             found |= {x for x in self.seconds if f"test_{stem}" in x}
             found = found or set(self.seconds)
