@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx_models import Builder, refused
+from onnx_models import Builder, assert_agrees, refused
 
 from qcompiler.errors import ModelError, QcompilerError, UnsupportedError
 from qcompiler.frontends import (
@@ -103,3 +103,11 @@ def test_the_limit_of_steps_is_told() -> None:
     steps = onnx_recurrence.STEPS + 1
     model = one_node("RNN", (steps, 1, 4), zeros(1, 2, 4), zeros(1, 2, 2), hidden_size=2)
     refused(UnsupportedError, model, f"{steps} steps", "initial_h")
+
+
+def test_what_is_scaled_to_one_place_is_the_first() -> None:
+    sizes = np.array([1, 1, 1, 4])
+    options = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    model = one_node("Resize", (1, 1, 5, 4), None, None, sizes, **options)
+    x = np.random.default_rng(0).normal(size=(1, 1, 5, 4)).astype(np.float32)
+    assert_agrees(model, {"x0": x})
