@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,28 @@ Run = Callable[[int, Sequence[np.ndarray], Sequence[np.ndarray]], None]
 
 
 def expected(metadata: Metadata, arrays: Mapping[str, Any]) -> dict[str, Input]:
-    """What a call is to feed: as many samples as the first input that counts them has."""
+    """What a call is to feed: as many samples, and sequences as long, as the first input says."""
     types = {v.name: v.type for v in metadata.inputs}
-    batch = metadata.batch
+    shapes = [getattr(arrays.get(name), "shape", None) for name in types]
+    batch, lengths = metadata.batch, metadata.lengths
     samples = None if batch is None else batch.samples([arrays.get(name) for name in types])
-    if batch is not None and samples is not None:
-        for (name, kind), axis in zip(tuple(types.items()), batch.inputs, strict=True):
-            types[name] = batch.resized(kind, axis, samples)
+    length = None if lengths is None else _size(shapes, lengths.inputs)
+    for i, (name, kind) in enumerate(tuple(types.items())):
+        if batch is not None and samples is not None:
+            kind = batch.resized(kind, batch.inputs[i], samples)
+        if lengths is not None and length is not None and (axis := lengths.inputs[i]) is not None:
+            longest = min(length, lengths.capacities[-1])
+            kind = kind.with_shape((*kind.shape[:axis], longest, *kind.shape[axis + 1 :]))
+        types[name] = kind
     return {name: Input(kind, name=name) for name, kind in types.items()}
+
+
+def _size(shapes: Sequence[Any], axes: Sequence[int | None]) -> int | None:
+    """What the first array that has such an axis is along it."""
+    for shape, axis in zip(shapes, axes, strict=True):
+        if axis is not None:
+            return int(shape[axis]) if shape is not None and axis < len(shape) else None
+    return None
 
 
 def in_parts(metadata: Metadata, inputs: Sequence[np.ndarray], run: Run) -> list[np.ndarray]:
@@ -36,18 +51,47 @@ def in_parts(metadata: Metadata, inputs: Sequence[np.ndarray], run: Run) -> list
     Returns:
         The outputs, new arrays.
     """
+    lengths = metadata.lengths
+    if lengths is None:
+        return _in_parts(metadata, 0, inputs, run)
+    length = _size([x.shape for x in inputs], lengths.inputs)
+    assert length is not None
+    group = next(i for i, capacity in enumerate(lengths.capacities) if capacity >= length)
+    more = lengths.capacities[group] - length
+    padded = [longer(x, axis, more) for x, axis in zip(inputs, lengths.inputs, strict=True)]
+    results = _in_parts(metadata, group, padded, run)
+    return [
+        y if axis is None else y[(slice(None),) * axis + (slice(length),)]
+        for y, axis in zip(results, lengths.outputs, strict=True)
+    ]
+
+
+def longer(x: np.ndarray, axis: int | None, more: int) -> np.ndarray:
+    """An array with zeros behind it along an axis."""
+    if axis is None or not more:
+        return x
+    return np.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)])
+
+
+def _in_parts(
+    metadata: Metadata, group: int, inputs: Sequence[np.ndarray], run: Run
+) -> list[np.ndarray]:
+    """Run programs of one length of sequences."""
     batch = metadata.batch
     if batch is None:
-        results = [np.empty(v.type.shape, v.type.dtype) for v in metadata.outputs]
-        run(0, [np.ascontiguousarray(x) for x in inputs], results)
+        values = metadata.programs[group].outputs
+        results = [np.empty(v.type.shape, v.type.dtype) for v in values]
+        run(group, [np.ascontiguousarray(x) for x in inputs], results)
         return results
     samples = batch.samples(inputs)
     assert samples is not None
-    ends = zip(metadata.outputs, batch.outputs, strict=True)
+    first = group * len(batch.sizes)
+    ends = zip(metadata.programs[first].outputs, batch.outputs, strict=True)
     kinds = [batch.resized(v.type, axis, samples) for v, axis in ends]
     results = [np.zeros(kind.shape, kind.dtype) for kind in kinds]
     for part in batch.parts(samples):
-        _run_part(metadata, batch, part, samples, inputs, results, run)
+        own = dataclasses.replace(part, program=first + part.program)
+        _run_part(metadata, batch, own, samples, inputs, results, run)
     return results
 
 
@@ -60,7 +104,8 @@ def _run_part(
     results: Sequence[np.ndarray],
     run: Run,
 ) -> None:
-    program, size = metadata.programs[part.program], batch.sizes[part.program]
+    program = metadata.programs[part.program]
+    size = batch.sizes[part.program % len(batch.sizes)]
     fed = []
     for x, value, axis in zip(inputs, program.inputs, batch.inputs, strict=True):
         own = _some(x, axis, samples, part.first, part.count)

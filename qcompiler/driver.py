@@ -16,12 +16,14 @@ from qcompiler.batching import output_axes
 from qcompiler.calibrate import SampleOptions
 from qcompiler.calibrate.collect import CollectOptions
 from qcompiler.config import QuantizationConfig
-from qcompiler.errors import NotIntegerError
-from qcompiler.evidence import DEFAULT_SAMPLES, Calibration
+from qcompiler.errors import NotIntegerError, ShapeError
+from qcompiler.evidence import DEFAULT_SAMPLES, Calibration, Recorded
 from qcompiler.frontends import import_model
 from qcompiler.frontends.open_batch import with_checked_batch
 from qcompiler.graph import Graph
 from qcompiler.invariants import float_ops
+from qcompiler.lengths import lengths_of
+from qcompiler.metadata import Lengths
 from qcompiler.passes import (
     DEFAULT,
     LOWERING,
@@ -30,7 +32,7 @@ from qcompiler.passes import (
     PassManager,
     Verify,
 )
-from qcompiler.passes.evidence import Evidence
+from qcompiler.passes.evidence import Evidence, Observations
 from qcompiler.programs import Programs, batched
 from qcompiler.report.summary import Summary, constant_bytes, summarize
 from qcompiler.states import with_states
@@ -60,6 +62,9 @@ class Options:
         batches: Numbers of samples to compile programs for: a library then takes any number, and
             cuts it into these.  None: `DEFAULT_BATCHES` for a model that leaves the number open,
             else only what the model says.
+        lengths: Capacities for sequences whose length the model leaves open: a library then takes
+            any length up to the largest, and pads it to the next one.  Calibration data are as long
+            as the largest.
         seed: Of synthetic calibration data.
         threads: Threads of calibration, and the compiled model's default, stored in its file; None:
             the cores that the process may use, wherever that is.
@@ -79,17 +84,19 @@ class Options:
     input_values: Mapping[str, ArrayLike] | None = None
     states: Mapping[str, str] | None = None
     batches: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] | None = None
     seed: int = 0
     threads: int | None = None
     tune: int = 0
     progress: bool = False
 
-    def imported(self, model: Any, example_inputs: Any = None) -> Graph:
+    def imported(self, model: Any, example_inputs: Any = None, length: int | None = None) -> Graph:
         """A model with the shapes and values of inputs that these options say.
 
         Args:
             model: What `qcompiler.frontends.import_model` takes.
             example_inputs: Likewise.
+            length: Of sequences; by default the largest of `lengths`.
 
         Raises:
             ShapeError: an open first dimension counts no independent samples.
@@ -97,30 +104,47 @@ class Options:
             UnsupportedError: `batches`, and the model cannot compute several samples at once.
         """
 
+        chosen = length or max(self.lengths or (0,)) or None
+
         def imported(shapes: Mapping[str, Sequence[int]]) -> Graph:
-            given = {**(self.input_shapes or {}), **shapes}
             return import_model(
-                model, example_inputs, input_shapes=given, input_values=self.input_values
+                model,
+                example_inputs,
+                input_shapes={**(self.input_shapes or {}), **shapes},
+                input_values=self.input_values,
+                length=None if shapes else chosen,
             )
 
         graph = with_checked_batch(imported({}), imported)
+        if chosen and not graph.open_length:
+            raise ShapeError("--length: no dimension is open besides the number of samples")
         if self.states:
             graph = with_states(graph, self.states)
         if self.batches:
             output_axes(graph)  # what cannot be is refused before minutes of calibration
         return graph
 
-    def programs(self, graph: Graph) -> Programs:
+    def programs(self, graph: Graph, lengths: LengthGraphs | None = None) -> Programs:
         """What becomes of an integer graph in a library: a program for each number of samples.
+
+        Args:
+            graph: For one sample, or as many as the model says.
+            lengths: It and others for other lengths of sequences.
 
         Raises:
             UnsupportedError: an op cannot compute several samples at once; it is named.
         """
         sizes = self.batches or (DEFAULT_BATCHES if graph.open_batch else ())
-        found = batched(graph, sizes) if sizes else Programs.of(graph)
         manager = PassManager(LOWERING, self.instruments)
-        kernels = {name: manager(graph) for name, graph in found.graphs.items()}
-        return Programs(kernels, found.batch)
+        if lengths is None:
+            found = batched(graph, sizes) if sizes else Programs.of(graph)
+            kernels = {name: manager(graph) for name, graph in found.graphs.items()}
+            return Programs(kernels, found.batch)
+        kernels = {}
+        for capacity, own in sorted(lengths.graphs.items()):
+            found = batched(own, sizes) if sizes else Programs.of(own)
+            kernels |= {f"{name}-of-{capacity}": manager(g) for name, g in found.graphs.items()}
+        return Programs(kernels, found.batch, lengths.lengths)
 
     def calibration(self, graph: Graph, source: Any = None) -> Calibration:
         """The samples of a graph as these options say, to quantize with several configurations.
@@ -188,6 +212,42 @@ def _quantized(held: list[Graph], calibration: Any, chosen: Options) -> Graph:
     return integer
 
 
+@dataclass(frozen=True)
+class LengthGraphs:
+    """One model for several lengths of sequences.
+
+    Attributes:
+        graphs: Capacity → the integer graph.
+        lengths: What a library says of them.
+    """
+
+    graphs: Mapping[int, Graph]
+    lengths: Lengths
+
+
+def _of_lengths(
+    model: Any, example_inputs: Any, held: list[Graph], calibration: Any, chosen: Options
+) -> LengthGraphs:
+    """Quantize the model at its longest, and with what was seen there at the other lengths."""
+    capacities = sorted(set(chosen.lengths or ()))
+    seen = Recorded(chosen.calibration(held[0], calibration))
+
+    def quantized(graph: Graph, samples: Observations) -> Graph:
+        evidence = Evidence(chosen.config, samples)
+        integer = PassManager(chosen.passes, chosen.instruments, evidence).run(graph)
+        if chosen.require_integer:
+            check_integer(integer)
+        return integer
+
+    graphs = {capacities[-1]: quantized(held.pop(), seen)}
+    probe = max(1, capacities[0] // 2)
+    for length in (*capacities[:-1], probe):
+        graph = chosen.imported(model, example_inputs, length)
+        graphs[length] = quantized(graph, seen.replayed())
+    exact = graphs[probe] if probe in capacities else graphs.pop(probe)
+    return LengthGraphs(graphs, lengths_of(graphs, (probe, exact)))
+
+
 def check_integer(graph: Graph) -> None:
     """Refuse a graph that computes in float between its ends.
 
@@ -229,13 +289,18 @@ def compile_model(
     machine = find_target(target)
     builder = load_builder(machine)
     builder.check(machine, tune=chosen.tune > 0)  # before minutes of calibration
+    lengths = None
     held = [chosen.imported(model, example_inputs)]
     source = digest(model if isinstance(model, (str, os.PathLike, bytes)) else held[0])
     before = constant_bytes(held[0])
     lap("import")
-    integer = _quantized(held, calibration, chosen)
+    if chosen.lengths:
+        lengths = _of_lengths(model, example_inputs, held, calibration, chosen)
+        integer = lengths.graphs[max(lengths.graphs)]
+    else:
+        integer = _quantized(held, calibration, chosen)
     lap("quantize")
-    programs = chosen.programs(integer)
+    programs = chosen.programs(integer, lengths)
     lap("fuse")
     compiled = builder.build(
         programs,

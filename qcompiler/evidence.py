@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from qcompiler.calibrate.moments import Moments
 from qcompiler.calibrate.ranges import CalibratedRanges, calibrate, moments
 from qcompiler.calibrate.rollout import rolled_out
 from qcompiler.calibrate.statistics import Statistics
-from qcompiler.errors import CalibrationError
+from qcompiler.errors import CalibrationError, ShapeError
 from qcompiler.fingerprint import fingerprints
 from qcompiler.graph import Graph
 from qcompiler.ops import FakeQuantize
@@ -162,6 +162,80 @@ class Calibration:
         if self._stateful is None:
             return feeds
         return rolled_out(self._stateful, feeds, self._collecting.threads)
+
+
+class Recorded:
+    """What passes were shown of one graph, to show it to them again of others of its kind.
+
+    The graphs are one model at several lengths of sequences, so that values of equal names mean the
+    same, and their codes have to.
+    """
+
+    def __init__(self, samples: Calibration) -> None:
+        """Record what these samples show."""
+        self._samples = samples
+        self._shown: list[CalibratedRanges | Mapping[str, Moments]] = []
+
+    def ranges(
+        self,
+        graph: Graph,
+        needed: Mapping[str, int | None],
+        helpful: Mapping[str, int | None],
+    ) -> CalibratedRanges:
+        """See `Calibration`."""
+        self._shown.append(found := self._samples.ranges(graph, needed, helpful))
+        return found
+
+    def moments(self, graph: Graph, channels: Mapping[str, int]) -> Mapping[str, Moments]:
+        """Likewise."""
+        self._shown.append(found := self._samples.moments(graph, channels))
+        return found
+
+    def replayed(self) -> Replayed:
+        """All of it, from the beginning."""
+        return Replayed(iter(self._shown))
+
+
+class Replayed:
+    """What was recorded, in the order in which passes ask."""
+
+    def __init__(self, shown: Iterator[CalibratedRanges | Mapping[str, Moments]]) -> None:
+        """Show these."""
+        self._shown = shown
+
+    def ranges(
+        self,
+        graph: Graph,
+        needed: Mapping[str, int | None],
+        helpful: Mapping[str, int | None],
+    ) -> CalibratedRanges:
+        """See `Calibration`.
+
+        Raises:
+            ShapeError: the graph is another one at this length.
+        """
+        found = next(self._shown, None)
+        if not isinstance(found, CalibratedRanges) or not all(map(found.knows, needed)):
+            raise _other_graph()
+        return found
+
+    def moments(self, graph: Graph, channels: Mapping[str, int]) -> Mapping[str, Moments]:
+        """Likewise.
+
+        Raises:
+            ShapeError: the graph is another one at this length.
+        """
+        found = next(self._shown, None)
+        if not isinstance(found, Mapping) or not channels.keys() <= found.keys():
+            raise _other_graph()
+        return found
+
+
+def _other_graph() -> ShapeError:
+    return ShapeError(
+        "--length: the model computes other values at this length than at the longest: give one "
+        "length only"
+    )
 
 
 def _inputs(graph: Graph) -> dict[str, tuple[str, tuple[int, ...]]]:

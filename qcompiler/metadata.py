@@ -154,6 +154,37 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Programs that compute the same of sequences up to several lengths: shorter ones are padded.
+
+    Attributes:
+        capacities: Increasing; programs of one stand together, for each number of samples.
+        inputs: Axis of each input along which sequences lie; None for others.
+        outputs: Likewise.
+    """
+
+    capacities: tuple[int, ...]
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int | None, ...]
+
+    def check(self, programs: tuple[Program, ...], sizes: int) -> None:
+        """Refuse what does not describe the programs, `sizes` for each capacity.
+
+        Raises:
+            ValueError: it is said what.
+        """
+        if list(self.capacities) != sorted(set(self.capacities)):
+            raise ValueError("lengths of other programs")
+        for i, program in enumerate(programs):
+            capacity = self.capacities[i // sizes]
+            ends = ((self.inputs, program.inputs), (self.outputs, program.outputs))
+            for axes, values in ends:
+                for axis, value in zip(axes, values, strict=True):
+                    if axis is not None and value.type.shape[axis : axis + 1] != (capacity,):
+                        raise ValueError(f"no {capacity} places along axis {axis} of {value.name}")
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What a library says about itself.
 
@@ -161,6 +192,7 @@ class Metadata:
         model: Name of the model.
         programs: What can be run; the first is what a call runs, unless there is a batch.
         batch: Which numbers of samples the programs are for; None where the number is fixed.
+        lengths: Which lengths of sequences they are for; likewise.
         target: Name of the target.
         architecture: "x86_64" or "aarch64".
         cpu: LLVM's name of the CPU; empty if the kernels are not for the CPU.
@@ -181,6 +213,7 @@ class Metadata:
     model: str
     programs: tuple[Program, ...]
     batch: Batch | None
+    lengths: Lengths | None
     target: str
     architecture: str
     cpu: str
@@ -244,8 +277,15 @@ class Metadata:
             for x, y in program.states:
                 if program.inputs[x].type != program.outputs[y].type:
                     raise ValueError("a state of two types")
-        if found.batch is not None:
-            found.batch.check(found.programs)
+        groups = 1 if found.lengths is None else len(found.lengths.capacities)
+        sizes = 1 if found.batch is None else len(found.batch.sizes)
+        if (found.batch or found.lengths) and len(found.programs) != groups * sizes:
+            raise ValueError("other programs than its sizes say")
+        for group in range(groups if found.batch else 0):
+            assert found.batch is not None
+            found.batch.check(found.programs[group * sizes : (group + 1) * sizes])
+        if found.lengths is not None:
+            found.lengths.check(found.programs, sizes)
         return found
 
 

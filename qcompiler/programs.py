@@ -9,7 +9,7 @@ from types import MappingProxyType
 from qcompiler.batching import output_axes, rebatched, sample_axes
 from qcompiler.errors import UsageError
 from qcompiler.graph import Graph
-from qcompiler.metadata import Batch
+from qcompiler.metadata import Batch, Lengths
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,12 @@ class Programs:
     Attributes:
         graphs: Name of the program → what it computes; the first is what a call runs.
         batch: Which numbers of samples they are for, if they compute the same.
+        lengths: Which lengths of sequences they are for, likewise.
     """
 
     graphs: Mapping[str, Graph]
     batch: Batch | None = None
+    lengths: Lengths | None = None
 
     @classmethod
     def of(cls, graphs: Graph | Programs) -> Programs:

@@ -30,6 +30,7 @@ LAYERS = (
     ("backends.onnx", "backends.target"),
     ("calibrate", "backends.tvm"),
     ("config", "evidence", "report", "backends.cpu", "backends.cuda"),
+    ("lengths",),
     ("passes", "frontends", "backends.targets"),
     ("driver",),
     ("compare",),

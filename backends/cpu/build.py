@@ -76,6 +76,7 @@ def build(
         model=named.first.name,
         programs=program_infos(named, programs, infos, final.workspace_bytes),
         batch=named.batch,
+        lengths=named.lengths,
         target=target.name,
         architecture=architecture,
         cpu=str(chosen.attrs["mcpu"]),

@@ -106,6 +106,7 @@ def build(
         model=named.first.name,
         programs=program_infos(named, next(iter(programs.values())), infos, sizes),
         batch=named.batch,
+        lengths=named.lengths,
         target=target.name,
         architecture=host.architecture(),
         cpu="",

@@ -140,6 +140,8 @@ class _Model:
             UsageError: samples lie along an axis that only the host can cut.
         """
         stream, batch = inputs[0].stream, metadata.batch
+        if metadata.lengths is not None:
+            raise UsageError("inputs: sequences are padded on the host: feed numpy arrays")
         sources = [x.address for x in inputs]
         if batch is None:
             results = [self._new(v.type, stream) for v in metadata.outputs]

@@ -86,8 +86,8 @@ def states(given: Iterable[str]) -> Mapping[str, str] | None:
     return found or None
 
 
-def batches(given: str | None) -> tuple[int, ...] | None:
-    """`1,4,16` → numbers of samples; None where nothing is given.
+def sizes(option: str, given: str | None) -> tuple[int, ...] | None:
+    """`1,4,16` → positive numbers, increasing; None where nothing is given.
 
     Raises:
         UsageError: another form.
@@ -95,7 +95,7 @@ def batches(given: str | None) -> tuple[int, ...] | None:
     if given is None:
         return None
     if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", given):
-        raise UsageError(f"--batch {given!r}: expected numbers of samples, such as 1,4,16")
+        raise UsageError(f"{option} {given!r}: expected positive numbers, such as 1,4,16")
     return tuple(sorted({int(size) for size in given.split(",")}))
 
 

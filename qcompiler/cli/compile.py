@@ -12,13 +12,13 @@ from qcompiler.cli import options as cli
 from qcompiler.cli.arguments import (
     Choices,
     Preprocessing,
-    batches,
     check_writable,
     input_shapes,
     input_values,
     pass_list,
     quantization_config,
     sample_options,
+    sizes,
     states,
 )
 from qcompiler.cli.boundary import guarded
@@ -47,6 +47,7 @@ def compile_command(
     input_shape: cli.InputShapes = None,
     input_value: cli.InputValues = None,
     batch: cli.Batches = None,
+    length: cli.Capacities = None,
     state: cli.States = None,
     require_integer: cli.RequireInteger = False,
     threads: cli.Threads = None,
@@ -82,11 +83,8 @@ def compile_command(
     _check_together(emit, inline, stop_after, require_integer)
     if tune and (emit is not Emit.LIBRARY or stop_after is not None):
         raise UsageError("--tune: only where a library is written")
-    sizes = batches(batch)
-    if sizes and (emit is Emit.QDQ or stop_after is not None):
-        raise UsageError("--batch: only where a library or an integer ONNX model is written")
-    if sizes and emit is Emit.ONNX and len(sizes) > 1:
-        raise UsageError(f"--batch {batch}: an ONNX model is for one number of samples")
+    batches, lengths = sizes("--batch", batch), sizes("--length", length)
+    _check_sizes(emit, stop_after, batches, lengths)
     output = _output(output, model, emit, stop_after)
     from qcompiler.backends.targets import target as find_target
     from qcompiler.driver import Options
@@ -103,7 +101,8 @@ def compile_command(
         require_integer=require_integer,
         input_shapes=input_shapes(input_shape or []),
         input_values=input_values(input_value or []),
-        batches=sizes,
+        batches=batches,
+        lengths=lengths,
         states=states(state or []),
         seed=seed,
         threads=threads,
@@ -131,6 +130,20 @@ def _check_together(
             "--require-integer: only for a whole compilation, not for a stage on the way "
             "(--stop-after, --emit qdq)"
         )
+
+
+def _check_sizes(
+    emit: Emit,
+    stop_after: str | None,
+    batches: tuple[int, ...] | None,
+    lengths: tuple[int, ...] | None,
+) -> None:
+    whole = emit is Emit.LIBRARY and stop_after is None
+    if batches and (emit is Emit.QDQ or stop_after is not None):
+        raise UsageError("--batch: only where a library or an integer ONNX model is written")
+    for option, chosen in (("--batch", batches), ("--length", lengths)):
+        if chosen and len(chosen) > 1 and not whole:
+            raise UsageError(f"{option}: expected one size for what is no library, found {chosen}")
 
 
 def _output(given: Path | None, model: Path, emit: Emit, stop_after: str | None) -> Path | None:

@@ -39,14 +39,14 @@ def library_facts(path: Path) -> dict[str, Any]:
     from qcompiler.artifact import read_metadata
 
     metadata = read_metadata(path)
-    batch = metadata.batch
+    batch, lengths = metadata.batch, metadata.lengths
     return {
         "kind": "library",
         "path": str(path),
         "file_bytes": path.stat().st_size,
         "model": metadata.model,
-        "inputs": _ends(metadata.inputs, () if batch is None else batch.inputs),
-        "outputs": _ends(metadata.outputs, () if batch is None else batch.outputs),
+        "inputs": _ends(metadata.inputs, *(x.inputs for x in (batch, lengths) if x)),
+        "outputs": _ends(metadata.outputs, *(x.outputs for x in (batch, lengths) if x)),
         "target": metadata.target,
         "architecture": metadata.architecture,
         "cpu": metadata.cpu,
@@ -63,6 +63,7 @@ def library_facts(path: Path) -> dict[str, Any]:
         },
         "programs": [program.name for program in metadata.programs],
         "batch": batch and list(batch.sizes),
+        "lengths": lengths and list(lengths.capacities),
         "weight_bytes": metadata.weight_bytes,
         "workspace_bytes": metadata.workspace_bytes,
         "threads": metadata.threads,
@@ -104,12 +105,13 @@ def graph_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _ends(values: Sequence[Value], axes: Sequence[int | None]) -> list[dict[str, Any]]:
-    """Inputs or outputs; the axis that counts samples is None where any number may be fed."""
+def _ends(values: Sequence[Value], *chosen: Sequence[int | None]) -> list[dict[str, Any]]:
+    """Inputs or outputs; axes whose size a call chooses are None."""
     found = [_typed(v.name, v.type, v.quantization) for v in values]
-    for end, axis in zip(found, axes, strict=False):
-        if axis is not None:
-            end["shape"][axis] = None
+    for axes in chosen:
+        for end, axis in zip(found, axes, strict=True):
+            if axis is not None:
+                end["shape"][axis] = None
     return found
 
 

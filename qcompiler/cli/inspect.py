@@ -63,6 +63,8 @@ def _show(name: str, value: Any) -> None:
         value = value and f"{', '.join(map(str, value))}: any number of samples is cut into these"
     if name == "states":
         value = ", ".join(f"{x} becomes {y}" for x, y in value.items())
+    if name == "lengths":
+        value = value and f"{', '.join(map(str, value))}: sequences are padded to the next one"
     if isinstance(value, dict):
         value = [f"{count:>6}  {what}" for what, count in value.items()]
     if not isinstance(value, list):

@@ -104,6 +104,16 @@ Batches = Annotated[
         "these. By default 1,8 for a model whose first dimension is open, else what it says.",
     ),
 ]
+Capacities = Annotated[
+    str | None,
+    _option(
+        "--length",
+        panel=RESULT,
+        metavar="32,128",
+        help="Capacities for sequences whose length the model leaves open: the library pads what "
+        "is shorter. Samples are as long as the largest.",
+    ),
+]
 RequireInteger = Annotated[
     bool,
     _option("--require-integer", panel=RESULT, help="Fail if an operator has to stay in float."),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from qcompiler.calibrate import Feed
-    from qcompiler.metadata import Batch, Value
+    from qcompiler.metadata import Batch, Lengths, Value
 
 
 @guarded
@@ -70,7 +70,8 @@ def run_command(
     model = load(library, threads)
     batch, kept = model.metadata.batch, model.metadata.programs[0].states
     states = {model.inputs[x].name for x, _ in kept}
-    fed = [v for v in _samples(model.inputs, batch) if v.name not in states]
+    inputs = _as_long(_samples(model.inputs, batch), model.metadata.lengths, source)
+    fed = [v for v in inputs if v.name not in states]
     stacked, feeds = _feeds(source, fed)
     if batch is not None and not stacked and not states:
         feeds = _together(feeds, model.inputs, batch)
@@ -107,6 +108,23 @@ def _samples(values: Sequence[Value], batch: Batch | None) -> Sequence[Value]:
         dataclasses.replace(v, type=batch.resized(v.type, axis, 1))
         for v, axis in zip(values, batch.inputs, strict=True)
     ]
+
+
+def _as_long(values: Sequence[Value], lengths: Lengths | None, path: Path) -> Sequence[Value]:
+    """The inputs for sequences as long as those of the file."""
+    if lengths is None or not path.is_file():
+        return values
+    from qcompiler.calibrate.columns import headers
+
+    found = headers(path)
+    result = []
+    for v, axis in zip(values, lengths.inputs, strict=True):
+        shape = v.type.shape
+        if axis is not None and v.name in found:
+            given = found[v.name].shape[axis - len(shape)]
+            shape = (*shape[:axis], given, *shape[axis + 1 :])
+        result.append(dataclasses.replace(v, type=v.type.with_shape(shape)))
+    return result
 
 
 def _together(feeds: Iterator[Feed], values: Sequence[Value], batch: Batch) -> Iterator[Feed]:

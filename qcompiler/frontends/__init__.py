@@ -24,6 +24,7 @@ def import_model(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_values: Mapping[str, ArrayLike] | None = None,
+    length: int | None = None,
 ) -> Graph:
     """Import a float model of any kind into the real language.
 
@@ -33,6 +34,7 @@ def import_model(
         example_inputs: Of a torch model; see `import_torch`.
         input_shapes: Input name → shape, for inputs with open dimensions.
         input_values: Input name → value, for inputs that become constants.
+        length: Of sequences: the size of the only dimension that is open besides the first.
 
     Raises:
         QcompilerError: a subclass says what is wrong with the model.
@@ -46,7 +48,11 @@ def import_model(
         from qcompiler.frontends.torch import import_torch
 
         return import_torch(
-            model, example_inputs, input_shapes=input_shapes, input_values=input_values
+            model,
+            example_inputs,
+            input_shapes=input_shapes,
+            input_values=input_values,
+            length=length,
         )
     if example_inputs is not None:
         raise UsageError(
@@ -56,7 +62,7 @@ def import_model(
         return model
     from qcompiler.frontends.onnx import import_onnx
 
-    return import_onnx(model, input_shapes=input_shapes, input_values=input_values)
+    return import_onnx(model, input_shapes=input_shapes, input_values=input_values, length=length)
 
 
 def as_onnx(model: Any) -> Any:

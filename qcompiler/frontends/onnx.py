@@ -64,6 +64,7 @@ def import_onnx(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_values: Mapping[str, ArrayLike] | None = None,
+    length: int | None = None,
 ) -> Graph:
     """Import a float ONNX model into the real language, in float32 and with static shapes.
 
@@ -80,6 +81,7 @@ def import_onnx(
             that counts samples may stay open: the graph is for one sample then, and its
             `open_batch` says so.
         input_values: Input name → value, for inputs that become constants: a number fills them.
+        length: Of sequences: the size of the only dimension that is open besides the first.
 
     Raises:
         FileError: the file is missing, unreadable or no ONNX model.
@@ -93,7 +95,7 @@ def import_onnx(
         source = load(model)
         _check_opset(source)
         check_functions(source.model)
-        walk = Walk(source, input_shapes or {}, input_values or {})
+        walk = Walk(source, input_shapes or {}, input_values or {}, length)
         graph = walk.graph()
         warn_of_blocks(source.model, graph)
     except QcompilerError as error:

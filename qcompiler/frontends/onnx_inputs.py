@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -22,21 +23,35 @@ _LENGTHS = ("seq", "len", "time", "frame", "token", "height", "width", "audio")
 _NO_SIZES = ("", "?", None)  # as exporters write what they do not know; -1 likewise
 
 Dimension = int | str | None  # a size, a symbol, or nothing at all
+Shapes = Mapping[str, tuple[Dimension, ...] | None]
+
+
+@dataclass(frozen=True)
+class Open:
+    """What a model leaves open of the shapes of its inputs.
+
+    Attributes:
+        batch: Input name → the axis that counts samples, of size 1 in its type.
+        length: Input name → the axis along which sequences lie, of the length that was given.
+    """
+
+    batch: Mapping[str, int]
+    length: Mapping[str, int]
 
 
 def input_types(
-    graph: ir.Graph, shapes: Mapping[str, Sequence[int]], values: Collection[str] = ()
-) -> tuple[list[tuple[ir.Value, TensorType]], dict[str, int]]:
+    graph: ir.Graph,
+    shapes: Mapping[str, Sequence[int]],
+    values: Collection[str] = (),
+    length: int | None = None,
+) -> tuple[list[tuple[ir.Value, TensorType]], Open]:
     """The values that a caller feeds, with static types; a symbol fixed once is fixed everywhere.
-
-    Returns:
-        The values, and for each input whose number of samples is left open, the axis that counts
-        them, which has size 1 in its type.
 
     Args:
         graph: Of the model.
         shapes: Input name → shape, where dimensions are open.
         values: Names of inputs that become constants.
+        length: Of sequences, for the only dimension that is open besides the number of samples.
 
     Raises:
         ShapeError: a dimension stays open, or a given shape contradicts the model.
@@ -63,16 +78,44 @@ def input_types(
         else:
             fixed[name] = tuple(symbols.get(str(d), (d,))[0] for d in dims)
     batch = _open_batch(fixed)
-    alone = {
-        name: dims and tuple(1 if batch.get(name) == i else d for i, d in enumerate(dims))
-        for name, dims in fixed.items()
+    alone = _with(fixed, batch, 1)
+    lengths = {} if length is None else _open_length(alone)
+    static = _static(fixed, alone if length is None else _with(alone, lengths, length))
+    fed = ({n: i for n, i in axes.items() if n not in values} for axes in (batch, lengths))
+    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in inputs], Open(*fed)
+
+
+def _with(shapes: Shapes, axes: Mapping[str, int], size: int) -> Shapes:
+    """The shapes with a size along an axis of each."""
+    return {
+        name: dims and tuple(size if axes.get(name) == i else d for i, d in enumerate(dims))
+        for name, dims in shapes.items()
     }
-    static = _static(fixed, alone)
-    fed = {name: axis for name, axis in batch.items() if name not in values}
-    return [(x, TensorType(_dtype(x), static[str(x.name)])) for x in inputs], fed
 
 
-def _open_batch(shapes: Mapping[str, tuple[Dimension, ...] | None]) -> dict[str, int]:
+def _open_length(shapes: Shapes) -> dict[str, int]:
+    """Input name → its open axis, where all of them are one dimension.
+
+    Raises:
+        ShapeError: several are open.
+    """
+    places = [
+        (name, i, d)
+        for name, dims in shapes.items()
+        for i, d in enumerate(dims or ())
+        if not isinstance(d, int)
+    ]
+    names = [name for name, _, _ in places]
+    if len({d for _, _, d in places}) > 1 or len(set(names)) < len(names):
+        found = ", ".join(f"{name} {_text(dims or ())}" for name, dims in shapes.items())
+        raise ShapeError(
+            f"--length: expected one open dimension besides the number of samples, found {found}: "
+            "fix the others with --input-shape"
+        )
+    return {name: axis for name, axis, _ in places}
+
+
+def _open_batch(shapes: Shapes) -> dict[str, int]:
     """Input name → the axis that counts samples, where the model leaves their number open.
 
     That is the first dimension of the first input with several, unless its name says otherwise,
@@ -166,11 +209,8 @@ def _bind(
             raise ShapeError(f"{given}: {dim!r} is {first} in input {where!r}")
 
 
-def _static(
-    declared: Mapping[str, tuple[Dimension, ...] | None],
-    shapes: Mapping[str, tuple[Dimension, ...] | None],
-) -> dict[str, tuple[int, ...]]:
-    """The shapes, if nothing but the number of samples is open in what is declared."""
+def _static(declared: Shapes, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes, if nothing is open in them."""
     unfixed = {
         name: declared[name]
         for name, dims in shapes.items()

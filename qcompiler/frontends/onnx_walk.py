@@ -96,6 +96,7 @@ class Walk:
         source: Source,
         input_shapes: Mapping[str, Sequence[int]],
         input_values: Mapping[str, ArrayLike],
+        length: int | None = None,
     ) -> None:
         self.source = source
         self.scope = Scope(source.opset or 1)
@@ -108,7 +109,7 @@ class Walk:
         self.loaded = self.folded = 0  # elements of initializers, and computed from constants
         declared = source.model.graph
         self.inputs: list[Input] = []
-        values, self.open_batch = input_types(declared, input_shapes, input_values)
+        values, self.open = input_types(declared, input_shapes, input_values, length)
         for value, tensor_type in values:
             if (name := str(value.name)) in input_values:
                 given = constant(name, tensor_type, input_values[name])
@@ -150,7 +151,9 @@ class Walk:
                 raise UnsupportedError("computes nothing but a choice of boxes")
             warnings.warn(selection.message(list(outputs)), LeftOutWarning, stacklevel=2)
         name = declared.name or "graph"
-        graph = Graph(tuple(self.inputs), outputs, name, self.open_batch)
+        batch, length = self.open.batch, self.open.length
+        inputs = tuple(self.inputs)
+        graph = Graph(inputs, outputs, name, open_batch=batch, open_length=length)
         for op in graph.ops:
             if (reason := unresolved(op)) is not None:
                 self.refusals.add(reason, op.sources[0])

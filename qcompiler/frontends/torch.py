@@ -44,6 +44,7 @@ def import_torch(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_values: Mapping[str, ArrayLike] | None = None,
+    length: int | None = None,
 ) -> Graph:
     """Import a torch model into the real language, in float32 and with static shapes.
 
@@ -60,6 +61,7 @@ def import_torch(
             the open dimensions.
         input_shapes: Input name → shape, for the open dimensions of an exported program.
         input_values: Input name → value, for inputs that become constants.
+        length: Of sequences: the size of the only dimension that is open besides the first.
 
     Raises:
         FileError: the file is missing or holds no exported program.
@@ -74,7 +76,7 @@ def import_torch(
         if example_inputs is not None and not _is_module(model):
             shapes = _shapes(exported, *_arguments(example_inputs))
         shapes |= input_shapes or {}
-        return import_onnx(exported, input_shapes=shapes, input_values=input_values)
+        return import_onnx(exported, input_shapes=shapes, input_values=input_values, length=length)
     except QcompilerError as error:
         text = str(error).removeprefix(f"{label_of(None)}: ")  # as `import_onnx` calls its model
         raise type(error)(printable(f"{label_of(model)}: {text}")) from error.__cause__

@@ -126,6 +126,7 @@ class _Writer:
             "inputs": [self.numbers[x] for x in graph.inputs],
             "outputs": {name: self.numbers[y] for name, y in graph.outputs.items()},
             **({"open_batch": dict(graph.open_batch)} if graph.open_batch else {}),
+            **({"open_length": dict(graph.open_length)} if graph.open_length else {}),
             **({"states": dict(graph.states)} if graph.states else {}),
         }
         self.numbers[graph] = len(self.lines)
@@ -196,6 +197,7 @@ class _Reader:
             self._decoded(str, name),
             {str(x): _exactly(int, axis) for x, axis in fields.get("open_batch", {}).items()},
             {str(x): _exactly(str, y) for x, y in fields.get("states", {}).items()},
+            {str(x): _exactly(int, axis) for x, axis in fields.get("open_length", {}).items()},
         )
 
     def _reference(self, number: Any, wanted: type) -> Any:

@@ -30,6 +30,7 @@ class Graph:
         name: The model's name.
         open_batch: Input name → the axis that counts samples, where the model leaves their number
             open; 1 is what the types say.
+        open_length: Input name → the axis of sequences, where the model leaves their length open.
         states: Input name → name of the output that replaces it in the next call.
     """
 
@@ -38,6 +39,7 @@ class Graph:
     name: str = "graph"
     open_batch: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
+    open_length: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [x.name for x in self.inputs]

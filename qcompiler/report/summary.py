@@ -31,6 +31,7 @@ class Summary:
         seconds: Stage → wall time.
         gpus: The GPU architectures that the library has code for.
         batches: Numbers of samples that it has programs for; none where the number is fixed.
+        lengths: Lengths of sequences that it has programs for; likewise.
     """
 
     operators_integer: int
@@ -45,6 +46,7 @@ class Summary:
     seconds: Mapping[str, float]
     gpus: tuple[str, ...] = ()
     batches: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 def summarize(
@@ -71,6 +73,7 @@ def summarize(
         seconds=dict(seconds),
         gpus=() if metadata is None else metadata.gpus,
         batches=() if metadata is None or metadata.batch is None else metadata.batch.sizes,
+        lengths=() if metadata is None or metadata.lengths is None else metadata.lengths.capacities,
     )
 
 

@@ -44,6 +44,9 @@ def _rows(summary: Summary, output: str) -> list[tuple[str, str]]:
     if summary.batches:
         sizes = ", ".join(map(str, summary.batches))
         rows.append(("batch", f"any; programs for {sizes}"))
+    if summary.lengths:
+        capacities = ", ".join(map(str, summary.lengths))
+        rows.append(("length", f"up to {summary.lengths[-1]}; programs for {capacities}"))
     if summary.gpus:
         rows.append(("GPUs", f"{', '.join(summary.gpus)}: nothing is compiled when it is loaded"))
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in summary.seconds.items())

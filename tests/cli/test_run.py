@@ -95,7 +95,7 @@ def test_an_onnx_model_for_several_samples(qcompile, tiny, samples, refused):
     assert qcompile(*arguments, "--batch", "4").code == 0
     (x,) = onnx.load("four.onnx").graph.input
     assert [d.dim_value for d in x.type.tensor_type.shape.dim] == [4, 4]
-    refused(2, *arguments, "--batch", "1,4", words=("--batch 1,4", "one number of samples"))
+    refused(2, *arguments, "--batch", "1,4", words=("--batch: expected one size",))
     refused(2, *arguments, "--batch", "0", words=("--batch '0'", "such as 1,4,16"))
     qdq = (*arguments[:3], "--emit", "qdq", "--batch", "4")
     refused(2, *qdq, words=("--batch: only where a library",))
