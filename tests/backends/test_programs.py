@@ -199,6 +199,7 @@ def test_a_state_stays_on_the_gpu(gpu: FakeGpu) -> None:
     for x in sequence(3):
         expected = host(x[None])["y"]
         copied = gpu.state.copied
-        y = device(GpuTensor(x[None]))["y"]
+        own = GpuTensor(x[None])  # kept until the stream is done with it
+        y = device(own)["y"]
         np.testing.assert_array_equal(to_host(y, gpu), expected)
         assert gpu.state.copied == copied

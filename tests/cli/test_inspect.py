@@ -89,8 +89,8 @@ def test_keys_are_stable(qcompile, library, tiny):
     assert list(facts(qcompile, library)) == [
         *shared, "inputs", "outputs", "target", "architecture", "cpu", "features", "device", "gpus",
         "toolkit", "qcompiler",
-        "tvm", "source_sha256", "states", "programs", "batch", "lengths", "weight_bytes", "workspace_bytes",
-        "threads", "float_instructions", "kernels",
+        "tvm", "source_sha256", "states", "programs", "batch", "lengths", "weight_bytes",
+        "workspace_bytes", "threads", "float_instructions", "kernels",
     ]  # fmt: skip
 
 
