@@ -195,11 +195,12 @@ def test_a_state_stays_on_the_gpu(gpu: FakeGpu) -> None:
     integer = qcompiler.quantize(recurrent(), {"x": sequence(100)})
     found = gpu.build(Options().programs(integer))
     host, device = found.session(), found.session()
-    device.states = {"h": GpuTensor(device.states["h"])}
+    first = GpuTensor(device.states["h"])
+    device.states = {"h": first}
     for x in sequence(3):
         expected = host(x[None])["y"]
         copied = gpu.state.copied
-        own = GpuTensor(x[None])  # kept until the stream is done with it
+        own = GpuTensor(x[None])  # kept, as is `first`, until the stream is done with it
         y = device(own)["y"]
         np.testing.assert_array_equal(to_host(y, gpu), expected)
         assert gpu.state.copied == copied
