@@ -62,6 +62,12 @@ FRONT = -1
 IMAGES = (Conv, ConvInteger, AveragePool, MaxPool, BatchNormalization)
 """What takes images one behind the other along axis 0, and in no other way."""
 
+SHIFTED = (
+    ArgMax, ArgMin, Composite, Concat, Elementwise, MatMul, MatMulInteger, ReduceMax, ReduceMean,
+    ReduceMin, ReduceSum, Softmax, TopK,
+)  # fmt: skip
+"""What does the same with one more axis in front, once its attributes count it."""
+
 
 def sample_axes(graph: Graph) -> Mapping[str, int]:
     """Input name → the axis that counts samples, of size 1 in the graph.
@@ -310,7 +316,9 @@ class _Rebatch:
                 for x, placed in zip(operands, places, strict=True)
             ]
             operands = [_folded(x) for x in parts]
-        elif isinstance(node, (MatMul, MatMulInteger)) and any(places[2:]):
+        elif not isinstance(node, SHIFTED) or (
+            isinstance(node, (MatMul, MatMulInteger)) and any(places[2:])
+        ):
             raise self.refusal(node)
         return node.with_operands(operands, **_shifted(node))
 
@@ -372,10 +380,7 @@ class _Rebatch:
         return Reshape(written, (self.count, rows, *rest))
 
     def refusal(self, node: Op) -> UnsupportedError:
-        return UnsupportedError(
-            f"{node.label()}: not known for several samples with operands of their own: leave "
-            "--batch out"
-        )
+        return UnsupportedError(f"{node.label()}: not known for several samples: leave --batch out")
 
 
 def _broadcast(node: Op, operands: Sequence[Op], places: Sequence[int | None]) -> int:

@@ -11,7 +11,7 @@ from tiny import Example, examples, tiny_graphs
 
 from qcompiler.batching import output_axes, rebatched, sample_axes
 from qcompiler.errors import UnsupportedError, UsageError
-from qcompiler.graph import Constant, Graph, Input, Op, fold
+from qcompiler.graph import Constant, Graph, Input, Op, fold, op
 from qcompiler.interpret import evaluate
 from qcompiler.ops import Attention, Conv, Fused, ReduceMax, Relu, Reshape, Window
 from qcompiler.types import FLOAT, TensorType
@@ -111,6 +111,26 @@ def test_refusals() -> None:
     scalar = Reshape(ReduceMax(one, (0, 1)), ())
     with pytest.raises(UnsupportedError, match="output 'y': expected an axis"):
         rebatched(Graph((one,), {"y": scalar}), 4)
+
+
+@op
+class Shuffled(Op):
+    """Of another package: batching knows nothing of its attribute."""
+
+    x: Op
+    dim: int
+
+    def infer(self) -> TensorType:
+        return self.x.type
+
+
+def test_ops_of_others_are_refused_by_name() -> None:
+    x = Input(TensorType(FLOAT, (1, 3)), name="x")
+    graph = Graph((x,), {"y": Shuffled(x, 1, sources=("theirs",))})
+    with pytest.raises(
+        UnsupportedError, match=r"shuffled \(theirs\): not known for several samples"
+    ):
+        rebatched(graph, 4)
 
 
 def test_an_image_batch_stays_one() -> None:
