@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script import builder as T
 
-from qcompiler.backends.cpu.kernels.requantize import Requantization, load_vector, requantized
+from qcompiler.backends.cpu.kernels.requantize import load_vector, requantized
 from qcompiler.backends.tvm.problem import Conv2d, Epilogue, Matmul, TableEnd, Vector
 from qcompiler.graph import Input
-from qcompiler.types import TensorType
+from qcompiler.ops import Requantize, scalar
+from qcompiler.types import Quantization, TensorType
 
 RAW = Epilogue((), "int32", lambda acc, buffers, index: acc)
 
@@ -200,8 +201,9 @@ def codes_case(problem: Conv2d | Matmul, rng: np.random.Generator, extreme: bool
 
 
 def _on_vectors(low: int, high: int, dtype: str) -> Vector:
-    constant = Input(tensor_type=TensorType("int64", ()))
-    how = Requantization((), constant, constant, low, high, dtype)
+    sums, multiplier = Input(TensorType("int32", (1,))), scalar(1, "int32")
+    q = Quantization.per_tensor(dtype, 1.0)
+    how = Requantize((sums,), (multiplier,), scalar(0, "int64"), 40, q, low, high)
 
     def vector(sums: Any, buffers: list[Any], place: tuple[Any, ...], lanes: int) -> Any:
         multiplier, offset, shift = buffers

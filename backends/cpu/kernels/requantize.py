@@ -43,7 +43,7 @@ def _table_end(end: Pointwise) -> TableEnd | None:
     table, parts = end.skeleton.root, end.skeleton.parts
     if not isinstance(table, Table) or parts[table.values] not in end.operands:
         return None
-    rows, codes = None, _codeson_vectors(end, table.x)
+    rows, codes = None, _codes_on_vectors(end, table.x)
     if table.rows is not None and parts[table.rows] in end.operands:
         rows = end.operands.index(parts[table.rows])
     elif table.rows is not None:
@@ -52,7 +52,7 @@ def _table_end(end: Pointwise) -> TableEnd | None:
     return TableEnd(end.operands.index(parts[table.values]), index, codes, rows)
 
 
-def _codeson_vectors(end: Pointwise, code: Op) -> Vector | None:
+def _codes_on_vectors(end: Pointwise, code: Op) -> Vector | None:
     """Places of 8-bit codes in a table that begins with the smallest of them."""
     epilogue = on_vectors(end, code)
     if epilogue is None or code.type.dtype not in ("uint8", "int8"):
@@ -89,7 +89,7 @@ def on_vectors(end: Pointwise, code: Op) -> Vector | None:
             return load_vector(of[x], place, dtype, lanes) if x in of else sums
 
         shift = of[amount]
-        return _requantized(
+        return requantized(
             code,
             [vector(x, "int32") for x in values],
             [vector(m, "int32") for m in multipliers],
@@ -113,7 +113,7 @@ def load_vector(buffer: Expr, place: tuple[Expr, ...], dtype: str, lanes: int) -
     return loaded if str(buffer.dtype) == dtype else T.cast(loaded, f"{dtype}x{lanes}")
 
 
-def _requantized(
+def requantized(
     how: Requantize,
     values: Sequence[Expr],
     multipliers: Sequence[Expr],
