@@ -150,3 +150,5 @@ for _size, _kernel in (((9,), (3,)), ((5, 6), (2, 3)), ((4, 5, 3), (3, 2, 2))):
 case("ConvTranspose", f(1, 2, 3, 3), kf(2, 1, 7, 1), strides=[3, 2], pads=[6, 0, 4, 0])
 case("ConvTranspose", f(1, 2, 4, 3), kf(2, 3, 3, 2), dilations=[2, 1])
 case("ConvTranspose", f(1, 2, 4, 3), kf(2, 3, 2, 3), dilations=[3, 2], strides=[2, 1])
+for _name in ("AveragePool", "MaxPool"):  # windows that end where the image does
+    case(_name, f(1, 2, 6), since=10, kernel_shape=[2], strides=[1], ceil_mode=1)

@@ -240,3 +240,23 @@ def test_computed_scales_of_any_axis(axis: int) -> None:
     codes = rng.integers(0, 256, shape, np.uint8)
     feeds = {"x": codes, "scale": rng.uniform(0.1, 0.2, shape[axis]).astype(np.float32)}
     assert_agrees(b.model("y"), feeds)
+
+
+def test_a_computed_scale_of_an_accumulator() -> None:
+    b, rng = Builder(), np.random.default_rng(0)
+    b.input("x", [2, 5], TensorProto.UINT8)
+    weight = b.constant("w", rng.integers(-9, 9, (5, 3), np.int8))
+    b.node(
+        "DequantizeLinear", b.node("MatMulInteger", "x", weight), b.input("s", []), outputs=("y",)
+    )
+    feeds = {"x": rng.integers(0, 256, (2, 5), np.uint8), "s": np.array(0.25, np.float32)}
+    assert_agrees(b.model("y"), feeds)
+
+
+def test_one_scale_is_for_the_whole_tensor_whatever_the_axis() -> None:
+    b = Builder()
+    b.input("x", [3], TensorProto.UINT8)
+    b.node("DequantizeLinear", "x", b.input("scale", [1]), outputs=("y",))  # axis 1 of rank 1
+    feeds = {"x": np.array([0, 7, 255], np.uint8), "scale": np.array([0.5], np.float32)}
+    found = evaluate(import_onnx(b.model("y")), feeds)["y"]
+    assert (found == np.array([0, 3.5, 127.5], np.float32)).all()

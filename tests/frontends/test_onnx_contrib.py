@@ -42,6 +42,7 @@ for _opset, _axis in ((13, -1), (13, 1), (12, 3)):
 case("QLinearAveragePool", _x, *_by, *_odd, kernel_shape=[2, 2], strides=[1, 2], result=U8)
 case("QLinearGlobalAveragePool", _x, *_by, *_odd, result=U8)
 case("QLinearConcat", *_to, _x, *_by, _y, *_to, axis=1, result=U8)
+case("QLinearConcat", *_to, _x, *_by, axis=-1, result=U8)
 case("QLinearWhere", bools(4), _x, *_by, _y, *_to, *_to, result=U8)
 _weight = Known(codes(np.uint8, 5, 3, 3, 3))
 case(

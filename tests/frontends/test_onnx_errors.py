@@ -193,3 +193,18 @@ def test_names_without_end_are_cut() -> None:
     b = Builder()
     b.node("Frob", b.input("x", [2]), outputs=("y",), name="n" * 100_000)
     refused(UnsupportedError, b.model("y"), "Frob", "nnn…")
+
+
+def test_required_operands_that_are_left_out() -> None:
+    for operands in (("x", ""), ("", "x")):
+        b = Builder()
+        b.input("x", [2])
+        b.node("Add", *operands, outputs=("y",), name="culprit")
+        refused(ModelError, b.model("y"), "'culprit'", f"input {'AB'[operands.index('')]!r}")
+
+
+@pytest.mark.parametrize("border", [[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 5, 0], [0, 0, 0, -1]])
+def test_borders_that_are_not_within_an_image(border: list[int]) -> None:
+    b = Builder(opset=9)
+    b.node("Crop", b.input("x", [1, 2, 4, 5]), outputs=("y",), name="culprit", border=border)
+    refused(ModelError, b.model("y"), "'culprit'", "border: expected a part of", str(border))

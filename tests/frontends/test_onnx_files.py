@@ -18,6 +18,7 @@ from qcompiler.errors import (
     QcompilerError,
     UsageError,
 )
+from qcompiler.frontends import is_torch
 from qcompiler.frontends.onnx import import_onnx
 
 DIGITS = Path(__file__).parents[2] / "models/digits/cnn.onnx"
@@ -62,6 +63,21 @@ def test_unreadable_files(tmp_path: Path) -> None:
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
     refused(FileError, path, "cannot be read")
+
+
+def test_what_nobody_can_read_is_not_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m"
+    assert not any(is_torch(x) for x in (path, tmp_path, "a\0b"))
+    path.write_bytes(b"PK\x03\x04")
+    assert is_torch(path)
+
+    def refuse(*args: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert not is_torch(path)
 
 
 @pytest.fixture

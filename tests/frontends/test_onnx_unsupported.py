@@ -23,7 +23,7 @@ def test_all_unsupported_operators_are_listed() -> None:
     for i in range(9):
         hidden = b.node("RandomNormalLike", hidden, name=f"h{i}")
     hidden = b.node("Frobnicate", hidden, domain="com.example", name="f")
-    hidden = b.node("Relu", hidden)
+    hidden = b.node("Relu", b.node("Transpose", hidden))
     other = b.node("Celu", "x", name="c", alpha=-1.0)
     message = refused(
         UnsupportedError,
@@ -33,6 +33,7 @@ def test_all_unsupported_operators_are_listed() -> None:
         "Celu with alpha=-1.0 ×1 (c)",
     )
     assert "Relu" not in message
+    assert "Transpose" not in message
 
 
 def test_nothing_shows_up_only_after_the_rest_was_replaced() -> None:

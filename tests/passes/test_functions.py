@@ -168,6 +168,15 @@ def test_the_adaptive_base_is_at_least_as_good(scale: float) -> None:
     assert errors["adaptive"] < errors[2.0]
 
 
+@pytest.mark.parametrize(("step", "codes"), [(37, 15), (74, 15), (75, 5)])
+def test_the_adaptive_bases_end_at_4(step: int, codes: int) -> None:
+    """Powers of 2^(step/37): each is a code if that is a base, else every third as 2^(25/37)^3."""
+    exact = 2.0 ** (step / 37 * (np.arange(256) - 255.0))
+    found = log_quantized(exact, 4, "adaptive")
+    assert np.count_nonzero(found) == codes
+    assert np.allclose(found[256 - codes :], exact[256 - codes :], rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -9,8 +9,9 @@ import pytest
 
 from qcompiler.graph import Constant, Graph, Input, Op
 from qcompiler.interpret import evaluate
-from qcompiler.ops import Conv, MatMul, Relu, Window
+from qcompiler.ops import Conv, MatMul, Mul, Relu, Window
 from qcompiler.passes import EqualizeCrossLayer
+from qcompiler.passes.fold_batch_norm import fold_factor
 from qcompiler.passes.linear import dense, linear
 from qcompiler.types import FLOAT, TensorType
 
@@ -93,3 +94,16 @@ def test_equalization_leaves_a_product_with_a_computed_bias_alone() -> None:
         (IMAGE, bias), {"y": Conv(Relu(first), constant(2, 2, 1, 1), bias, Window((1, 1)))}
     )
     assert EqualizeCrossLayer()(graph) is graph
+
+
+def test_factors_of_channels_go_into_the_weights_and_no_others() -> None:
+    weight, factors = numbers(5, 6), numbers(6)
+    product = MatMul(ROWS, Constant(weight))
+    match fold_factor({}, Mul(product, Constant(factors))):
+        case MatMul(x, Constant(array=folded), None):
+            assert x is ROWS
+            assert (folded == weight * factors).all()
+        case other:
+            pytest.fail(str(other))
+    assert fold_factor({}, Mul(product, constant(3, 1))) is None
+    assert fold_factor({product: 2}, Mul(product, Constant(factors))) is None

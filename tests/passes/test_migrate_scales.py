@@ -79,3 +79,17 @@ def test_values_that_are_no_product_with_known_weights_stay(shared):
     graph = Graph((x, w), {"y": y, **({"v": v} if shared else {})})
     ranges = FixedRanges({}, {"v": (np.full(WIDTH, -1.0), np.geomspace(1, 100, WIDTH))})
     assert MigrateScales(ranges)(graph) is graph
+
+
+def test_one_head_without_a_batch_axis() -> None:
+    rng = np.random.default_rng(2)
+    x = Input(TensorType(FLOAT, (TOKENS, WIDTH)), name="x")
+    v = MatMul(x, constant(rng.normal(size=(WIDTH, WIDTH)) * np.geomspace(0.1, 10, WIDTH)))
+    v = dataclasses.replace(v, name="v")
+    mixed = MatMul(Softmax(MatMul(x, Transpose(x, (1, 0))), 1), v)
+    graph = Graph((x,), {"y": MatMul(mixed, constant(rng.normal(size=(WIDTH, 5))))})
+    feeds = {"x": rng.normal(size=(TOKENS, WIDTH)).astype(FLOAT)}
+    new = migrated(graph, feeds)
+    assert new is not graph
+    old, after = evaluate(graph, feeds)["y"], evaluate(new, feeds)["y"]
+    assert np.allclose(old, after, atol=1e-4 * np.abs(old).max())
