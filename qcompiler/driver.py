@@ -116,8 +116,8 @@ class Options:
             )
 
         graph = with_checked_batch(imported({}), imported)
-        if chosen and not graph.open_length:
-            raise ShapeError("--length: no dimension is open besides the number of samples")
+        if chosen:
+            _check_length(graph, chosen)
         if self.states:
             graph = with_states(graph, self.states)
         if self.batches:
@@ -246,6 +246,18 @@ def _of_lengths(
         graphs[length] = quantized(graph, seen.replayed())
     exact = graphs[probe] if probe in capacities else graphs.pop(probe)
     return LengthGraphs(graphs, lengths_of(graphs, (probe, exact)))
+
+
+def _check_length(graph: Graph, length: int) -> None:
+    """Refuse a graph whose sequences are not of that length."""
+    shapes = {str(x.name): x.type.shape for x in graph.inputs}
+    sizes = {shapes[name][axis] for name, axis in graph.open_length.items()}
+    if sizes != {length}:
+        found = "none" if not sizes else f"a graph of length {max(sizes)}"
+        raise ShapeError(
+            f"--length: expected a model with an open dimension besides the number of samples, "
+            f"found {found}"
+        )
 
 
 def check_integer(graph: Graph) -> None:

@@ -44,6 +44,8 @@ def with_checked_batch(graph: Graph, imported: Callable[[Mapping[str, Shape]], G
         together, apart = imported(wanted), rebatched(graph, SAMPLES)
     except QcompilerError:
         return dataclasses.replace(graph, open_batch={})
+    if any(wanted.get(str(x.name), x.type.shape) != x.type.shape for x in together.inputs):
+        return graph  # no model but a graph, whose shapes are what they are
     fed = zip(together.inputs, random_inputs(together.inputs), strict=True)
     feeds = {str(x.name): array for x, array in fed}
     found, expected = (session(g, None)(feeds) for g in (together, apart))

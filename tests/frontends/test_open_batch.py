@@ -80,3 +80,5 @@ def test_integers_and_saved_graphs(tmp_path: Path) -> None:
     assert graph.open_batch == {"ids": 0}
     graph.save(tmp_path / "g")
     assert Graph.load(tmp_path / "g").open_batch == {"ids": 0}
+    for again in (graph, tmp_path / "g"):
+        assert Options().imported(again).open_batch == {"ids": 0}
