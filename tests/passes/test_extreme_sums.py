@@ -98,13 +98,13 @@ OTHERS: dict[str, Callable[[Op, Draw], Op]] = {
     "root mean square": lambda x, d: Normalize(x, (1,), 1e-5, center=False),
     "softmax": lambda x, d: Softmax(Sub(x, ReduceMean(x, (1,))), 1),
     "attention": lambda x, d: MatMul(Softmax(x, 1), Transpose(Concat((x, x), 0), (1, 0))),
-    "classifier": lambda x, d: Softmax(MatMul(Tanh(x), d.known(d.terms, 9)), 1),
+    "classifier": lambda x, d: Softmax(MatMul(Tanh(x), d.known(d.terms, 3)), 1),
     "quotient": lambda x, d: Div(x, Add(Mul(x, x), d.known())),
 }
 BODIES = {**SUMS, **OTHERS}
 
 
-@pytest.mark.parametrize("seed", range(42))
+@pytest.mark.parametrize("seed", range(28))
 def test_sums_are_proved_or_left_in_float_by_name(seed: int) -> None:
     body = list(BODIES)[seed % len(BODIES)]
     rng = np.random.default_rng(seed)
